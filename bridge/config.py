@@ -1,0 +1,267 @@
+"""Every setting, typed and frozen: defaults here < `bridge.toml` < `BRIDGE_*` environment < command line.
+
+`load_config` is pure: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the place and
+the remedy. A module is handed the one section it needs, never the whole `Config`. Units stand in the names.
+`bridge.toml` in the root of the repository explains every key; a test compares it with the defaults below.
+"""
+
+from __future__ import annotations
+
+import enum
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from bridge.errors import ConfigError
+
+
+class MediaFormat(enum.StrEnum):
+    """Asterisk's names of the formats that a call's audio may have on the AudioSocket."""
+
+    SLIN = "slin"
+    SLIN16 = "slin16"
+    SLIN24 = "slin24"
+
+    @property
+    def rate_hz(self) -> int:
+        return _RATES_HZ[self]
+
+
+_RATES_HZ = {MediaFormat.SLIN: 8000, MediaFormat.SLIN16: 16000, MediaFormat.SLIN24: 24000}
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: immutable, and an unknown key is an error."""
+
+
+class Server(Section):
+    """Where Asterisk's AudioSocket connections arrive."""
+
+    audiosocket_host: str = "127.0.0.1"
+    audiosocket_port: int = 9092
+    accept_plain_calls: bool = True
+    max_calls: int = 100
+    log_format: Literal["console", "json"] = "console"
+
+
+class Asterisk(Section):
+    """The control connection (ARI) and what Asterisk is asked for."""
+
+    enabled: bool = True
+    url: str = "ws://127.0.0.1:8088"
+    username: str = "bridge"
+    password: str = ""
+    app: str = "bridge-1"
+    media_address: str = "127.0.0.1:9092"
+    format: MediaFormat = MediaFormat.SLIN16
+    answer: Literal["when_ready", "at_once"] = "when_ready"
+    continue_context: str = ""
+    continue_extension: str = ""
+
+
+class Realtime(Section):
+    """The Realtime server. The whole URL is configurable; `model` is added as a query parameter where it is not empty."""
+
+    url: str = "wss://api.openai.com/v1/realtime"
+    model: str = "gpt-realtime-2.1"
+    api_key: str = ""
+    headers: dict[str, str] = {}
+    ping_interval_s: float = 20.0
+    append_ms: Literal[20, 40, 60, 100] = 20
+
+
+class Limits(Section):
+    """How long we wait for others. Seconds, unless the name says otherwise."""
+
+    identify_s: float = 2.0
+    media_arrival_s: float = 5.0
+    media_silent_s: float = 5.0
+    first_frame_s: float = 1.0
+    model_connect_s: float = 8.0
+    ari_request_s: float = 2.0
+    tool_s: float = 15.0
+    goodbye_s: float = 10.0
+    farewell_s: float = 3.0
+    websocket_close_s: float = 2.0
+    response_stall_s: float = 8.0
+    caller_silent_s: float = 120.0
+    max_duration_s: float = 1800.0
+    drain_s: float = 60.0
+    max_queued_speech_s: float = 600.0
+
+
+class TurnDetection(Section):
+    """Who decides that the caller has finished: the server's VAD. `silence_duration_ms` is always sent, since the
+    server's real default (200) is not the documented one (500)."""
+
+    type: Literal["server_vad", "semantic_vad"] = "server_vad"
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+
+
+class Destination(Section):
+    """Where the agent may send a caller: the model chooses the name by the description, never a number."""
+
+    to: str
+    description: str = ""
+
+
+class Agent(Section):
+    """One voice agent: who it is, how it speaks, and what it may do."""
+
+    instructions: str = "You are a friendly voice agent on a phone line. Keep your answers short."
+    greeting: str = "Greet the caller in one short sentence and ask how you can help."
+    voice: str = "marin"
+    speed: float = 1.0
+    turn_detection: TurnDetection = TurnDetection()
+    noise_reduction: Literal["near_field", "far_field", "off"] = "off"
+    transcription_model: str = "gpt-transcribe"
+    transcription_language: str = ""
+    max_output_tokens: int = 0
+    hang_up: bool = True
+    transfers: dict[str, Destination] = {}
+
+
+class Route(Section):
+    """Which agent serves a call. A field that is empty matches anything; the first route that matches wins."""
+
+    agent: str
+    argument: str = ""
+    called: str = ""
+
+
+class Config(Section):
+    """The whole file. `agents` always holds `default`."""
+
+    server: Server = Server()
+    asterisk: Asterisk = Asterisk()
+    realtime: Realtime = Realtime()
+    limits: Limits = Limits()
+    agents: dict[str, Agent] = {}
+    routes: list[Route] = []
+
+    def agent_for(self, *, argument: str = "", called: str = "") -> tuple[str, Agent]:
+        """Name and profile of the agent that serves a call with this Stasis argument and called number.
+
+        Without a matching route an argument that is itself the name of an agent chooses it; else `default`.
+        """
+        for route in self.routes:
+            if route.argument in ("", argument) and route.called in ("", called):
+                return route.agent, self.agents[route.agent]
+        name = argument if argument in self.agents else "default"
+        return name, self.agents[name]
+
+
+# Deployment scalars only; secrets come from here, so that no file needs to hold one. The first name wins.
+_ENVIRONMENT: tuple[tuple[str, str], ...] = (
+    ("BRIDGE_AUDIOSOCKET_HOST", "server.audiosocket_host"),
+    ("BRIDGE_AUDIOSOCKET_PORT", "server.audiosocket_port"),
+    ("BRIDGE_MAX_CALLS", "server.max_calls"),
+    ("BRIDGE_LOG_FORMAT", "server.log_format"),
+    ("BRIDGE_ARI_URL", "asterisk.url"),
+    ("BRIDGE_ARI_USERNAME", "asterisk.username"),
+    ("BRIDGE_ARI_PASSWORD", "asterisk.password"),
+    ("BRIDGE_ARI_APP", "asterisk.app"),
+    ("BRIDGE_MEDIA_ADDRESS", "asterisk.media_address"),
+    ("BRIDGE_MEDIA_FORMAT", "asterisk.format"),
+    ("BRIDGE_REALTIME_URL", "realtime.url"),
+    ("BRIDGE_REALTIME_MODEL", "realtime.model"),
+    ("BRIDGE_REALTIME_API_KEY", "realtime.api_key"),
+    ("OPENAI_API_KEY", "realtime.api_key"),
+)
+
+SECRETS = frozenset({"asterisk.password", "realtime.api_key", "realtime.headers"})
+
+
+def load_config(
+    text: str,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    *,
+    source: str = "bridge.toml",
+) -> Config:
+    """The effective settings from a TOML `text`, the environment, and `section.key` overrides of the command line.
+
+    Raises `ConfigError`, whose message names the source, the key and what is expected there.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    config = _convert(tree, source)
+    for name, path in reversed(_ENVIRONMENT):
+        if environ.get(name):
+            _assign(tree, path, environ[name])
+            config = _convert(tree, f"environment variable {name}")
+    for path, value in (overrides or {}).items():
+        _assign(tree, path, value)
+        config = _convert(tree, f"command line, {path}")
+    config = msgspec.structs.replace(config, agents={"default": Agent()} | config.agents)
+    _check(config, source)
+    return config
+
+
+def _assign(tree: dict[str, Any], path: str, value: str) -> None:
+    section, _, key = path.partition(".")
+    tree.setdefault(section, {})[key] = value
+
+
+def _convert(tree: dict[str, Any], source: str) -> Config:
+    try:
+        # Not strict: the environment and the command line hold numbers as strings.
+        return msgspec.convert(tree, Config, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        place = where.rstrip("`").lstrip(".") or "top level"
+        raise ConfigError(f"{source}: {place}: {message}; see bridge.toml for every key") from error
+
+
+def _check(config: Config, source: str) -> None:
+    """What types can not say. Each message says what to do."""
+
+    def require(condition: bool, place: str, remedy: str) -> None:
+        if not condition:
+            raise ConfigError(f"{source}: {place}: {remedy}")
+
+    for route in config.routes:
+        known = ", ".join(sorted(config.agents))
+        require(route.agent in config.agents, "routes", f"agent {route.agent!r} is not defined; known: {known}")
+    require(
+        config.realtime.url.startswith(("ws://", "wss://")), "realtime.url", "must start with wss:// (or ws://)"
+    )
+    require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must start with ws:// or wss://")
+    require(":" in config.asterisk.media_address, "asterisk.media_address", "must be HOST:PORT as Asterisk reaches us")
+    require(0 <= config.server.audiosocket_port <= 65535, "server.audiosocket_port", "must be 0 to 65535")
+    require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")
+    for name, value in msgspec.structs.asdict(config.limits).items():
+        require(value > 0, f"limits.{name}", "must be above zero")
+    for name, agent in config.agents.items():
+        require(0.25 <= agent.speed <= 1.5, f"agents.{name}.speed", "must be 0.25 to 1.5")
+        detection = agent.turn_detection
+        place = f"agents.{name}.turn_detection"
+        require(0.0 <= detection.threshold <= 1.0, f"{place}.threshold", "must be 0 to 1")
+        require(detection.silence_duration_ms >= 0, f"{place}.silence_duration_ms", "must not be negative")
+        require(detection.prefix_padding_ms >= 0, f"{place}.prefix_padding_ms", "must not be negative")
+        for target, destination in agent.transfers.items():
+            require(bool(destination.to), f"agents.{name}.transfers.{target}.to", "names no extension")
+
+
+def effective(config: Config) -> list[tuple[str, str]]:
+    """Every setting as (`section.key`, value), secrets masked: what `check-config` prints."""
+    rows: list[tuple[str, str]] = []
+
+    def walk(value: Any, path: str) -> None:
+        if path in SECRETS and value:
+            rows.append((path, "(set, hidden)"))
+        elif isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(inner, f"{path}.{key}" if path else key)
+        else:
+            rows.append((path, repr(value)))
+
+    walk(msgspec.to_builtins(config), "")
+    return rows

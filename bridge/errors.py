@@ -1,0 +1,83 @@
+"""Every way to fail, as our own types. Each says whose fault it was, so that nobody has to guess.
+
+    BridgeError
+    |- ConfigError            the operator: a setting is wrong; the message names file, key and remedy
+    |- MediaError             the far end of the media connection (Asterisk's AudioSocket)
+    |  |- MediaProtocolError      it sent what the protocol does not allow
+    |  `- MediaLost               the connection broke (reset), or no caller audio came for too long
+    |- ModelError             the Realtime server
+    |  |- ModelUnreachable        no connection, no session within the limit, HTTP 429/5xx
+    |  |- ModelRejected           it refused us: key, model, quota or configuration; trying again is useless
+    |  |- ModelLost               an established session ended, however politely
+    |  `- ModelProtocolError      it sent what the protocol does not allow
+    `- ControlError           Asterisk's control interface (ARI)
+       |- ControlUnavailable      no connection, or this call has no control (plain AudioSocket)
+       `- ControlRefused          Asterisk answered a request with an error status
+
+Nothing outside this module raises a library's exception across a layer: shells translate at the boundary.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Base of all our errors. `str(error)` is one line for a log; never holds a secret."""
+
+
+class ConfigError(BridgeError):
+    """A setting is wrong. The message names where it stands, the key, and what to do."""
+
+
+class MediaError(BridgeError):
+    """The media connection of a call failed."""
+
+
+class MediaProtocolError(MediaError):
+    """The far end sent what AudioSocket does not allow; the stream can not be trusted from here on."""
+
+
+class MediaLost(MediaError):
+    """The media connection broke without a proper end, or went silent."""
+
+
+class ModelError(BridgeError):
+    """The Realtime server, or the way to it, failed.
+
+    `code` is the server's own word where it gave one (`error.code`, an HTTP status, or a websocket close code).
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ModelUnreachable(ModelError):
+    """No session could be opened; another try may succeed."""
+
+
+class ModelRejected(ModelError):
+    """The server refused us for a reason that another try does not change."""
+
+
+class ModelLost(ModelError):
+    """A session that had been established ended; a clean close is a loss too, since only we end calls."""
+
+
+class ModelProtocolError(ModelError):
+    """The server sent what the Realtime protocol does not allow."""
+
+
+class ControlError(BridgeError):
+    """Call control through ARI failed."""
+
+
+class ControlUnavailable(ControlError):
+    """There is no way to control this channel now."""
+
+
+class ControlRefused(ControlError):
+    """Asterisk answered a request with an error `status` (HTTP numbers; 404: the channel is gone)."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,121 @@
+"""What a call needs from its caller (`CallerLeg`) and from its PBX (`CallControl`), as protocols.
+
+`call.run_call` takes any leg with any control: an AudioSocket stream joined to an ARI channel, a plain `AudioSocket()`
+call without control, or the memory streams of a test. `tests/leg_contract.py` is the suite that every leg must pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from bridge.audio import PcmFormat
+from bridge.ending import EndReason, Farewell
+
+
+@dataclass(frozen=True, slots=True)
+class CallerAudio:
+    """What the caller said: PCM16 little-endian mono at the leg's rate, any number of samples."""
+
+    pcm: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CallerDigit:
+    """A key that the caller pressed: one of `0`-`9`, `*`, `#`, `A`-`D`."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallerLeft:
+    """The far end finished the media connection in order (FIN, or a hang-up frame)."""
+
+    detail: str
+
+
+LegEvent = CallerAudio | CallerDigit | CallerLeft
+
+
+class CallerLeg(Protocol):
+    """One caller's media connection. One task receives, one task sends; `close` may come from a third."""
+
+    @property
+    def call_id(self) -> UUID: ...
+
+    @property
+    def format(self) -> PcmFormat: ...
+
+    async def receive(self) -> LegEvent:
+        """The next thing that the caller did. After `CallerLeft` it must not be called again.
+
+        Raises `MediaProtocolError` or `MediaLost`. Cancelling loses nothing: bytes already read stay buffered.
+        """
+        ...
+
+    async def send_audio(self, frame: bytes) -> None:
+        """Send one 20 ms frame of PCM16 at the leg's rate. Raises `MediaLost` when the connection is gone.
+
+        Cancelled in the middle of a write the connection can not be used again but for `close`.
+        """
+        ...
+
+    async def clear_audio(self) -> None:
+        """Ask the far end to drop what it has buffered. AudioSocket has no buffer to drop: a no-op there."""
+        ...
+
+    async def close(self, farewell: Farewell) -> None:
+        """End the connection in order. Idempotent, never raises; the caller bounds it with a cancel scope."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDigit:
+    """A key, as the PBX reported it."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlHungUp:
+    """The caller's channel left us: it hung up, or someone else moved it away. `cause` is Q.850, 0 if unknown."""
+
+    cause: int
+    detail: str
+
+
+ControlEvent = ControlDigit | ControlHungUp
+
+
+class CallControl(Protocol):
+    """What the PBX can do for one call."""
+
+    @property
+    def reports_digits(self) -> bool:
+        """Digits come as `ControlDigit`; the same digits on the media connection are then ignored (one source)."""
+        ...
+
+    @property
+    def caller(self) -> str:
+        """Caller id for logs and the record, or an empty string."""
+        ...
+
+    async def answer(self) -> None:
+        """Answer the caller's channel and join it with the media. Raises `ControlError`. Idempotent."""
+        ...
+
+    async def transfer(self, destination: str) -> None:
+        """Send the caller to `destination` (`exten`, `exten@context` or `exten@context,priority`) in the dialplan.
+
+        Returns when Asterisk has accepted; the caller is then no longer ours. Raises `ControlError`: still ours.
+        """
+        ...
+
+    async def next_event(self) -> ControlEvent:
+        """The next event of this call; waits for ever when there is none. Raises `ControlError`."""
+        ...
+
+    async def release(self, reason: EndReason, detail: str) -> None:
+        """Carry out the farewell of `reason` and free everything held in the PBX. Idempotent, never raises."""
+        ...
