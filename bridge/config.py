@@ -1,7 +1,7 @@
 """Every setting, typed and frozen: defaults here < `bridge.toml` < `BRIDGE_*` environment < command line.
 
-`load_config` is pure: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the place and
-the remedy. A module is handed the one section it needs, never the whole `Config`. Units stand in the names.
+`load_config` is pure: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the place
+and the remedy. A module is handed the one section it needs, never the whole `Config`. Units stand in the names.
 `bridge.toml` in the root of the repository explains every key; a test compares it with the defaults below.
 """
 
@@ -32,11 +32,7 @@ class MediaFormat(enum.StrEnum):
 _RATES_HZ = {MediaFormat.SLIN: 8000, MediaFormat.SLIN16: 16000, MediaFormat.SLIN24: 24000}
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all sections: immutable, and an unknown key is an error."""
-
-
-class Server(Section):
+class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where Asterisk's AudioSocket connections arrive."""
 
     audiosocket_host: str = "127.0.0.1"
@@ -46,7 +42,7 @@ class Server(Section):
     log_format: Literal["console", "json"] = "console"
 
 
-class Asterisk(Section):
+class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The control connection (ARI) and what Asterisk is asked for."""
 
     enabled: bool = True
@@ -61,8 +57,8 @@ class Asterisk(Section):
     continue_extension: str = ""
 
 
-class Realtime(Section):
-    """The Realtime server. The whole URL is configurable; `model` is added as a query parameter where it is not empty."""
+class Realtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Realtime server. `model` is added to the URL as a query parameter where it is not empty."""
 
     url: str = "wss://api.openai.com/v1/realtime"
     model: str = "gpt-realtime-2.1"
@@ -72,7 +68,7 @@ class Realtime(Section):
     append_ms: Literal[20, 40, 60, 100] = 20
 
 
-class Limits(Section):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long we wait for others. Seconds, unless the name says otherwise."""
 
     identify_s: float = 2.0
@@ -92,7 +88,7 @@ class Limits(Section):
     max_queued_speech_s: float = 600.0
 
 
-class TurnDetection(Section):
+class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who decides that the caller has finished: the server's VAD. `silence_duration_ms` is always sent, since the
     server's real default (200) is not the documented one (500)."""
 
@@ -103,14 +99,14 @@ class TurnDetection(Section):
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"
 
 
-class Destination(Section):
+class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the agent may send a caller: the model chooses the name by the description, never a number."""
 
     to: str
     description: str = ""
 
 
-class Agent(Section):
+class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One voice agent: who it is, how it speaks, and what it may do."""
 
     instructions: str = "You are a friendly voice agent on a phone line. Keep your answers short."
@@ -126,7 +122,7 @@ class Agent(Section):
     transfers: dict[str, Destination] = {}
 
 
-class Route(Section):
+class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which agent serves a call. A field that is empty matches anything; the first route that matches wins."""
 
     agent: str
@@ -134,7 +130,7 @@ class Route(Section):
     called: str = ""
 
 
-class Config(Section):
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `agents` always holds `default`."""
 
     server: Server = Server()
@@ -230,11 +226,11 @@ def _check(config: Config, source: str) -> None:
     for route in config.routes:
         known = ", ".join(sorted(config.agents))
         require(route.agent in config.agents, "routes", f"agent {route.agent!r} is not defined; known: {known}")
-    require(
-        config.realtime.url.startswith(("ws://", "wss://")), "realtime.url", "must start with wss:// (or ws://)"
-    )
+    require(config.realtime.url.startswith(("ws://", "wss://")), "realtime.url", "must start with wss:// (or ws://)")
     require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must start with ws:// or wss://")
-    require(":" in config.asterisk.media_address, "asterisk.media_address", "must be HOST:PORT as Asterisk reaches us")
+    require(
+        ":" in config.asterisk.media_address, "asterisk.media_address", "must be HOST:PORT as Asterisk reaches us"
+    )
     require(0 <= config.server.audiosocket_port <= 65535, "server.audiosocket_port", "must be 0 to 65535")
     require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")
     for name, value in msgspec.structs.asdict(config.limits).items():

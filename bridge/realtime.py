@@ -1,0 +1,395 @@
+"""The Realtime protocol (GA dialect) as types: server events parsed, client events built, errors and closes judged.
+
+No I/O and no state: `parse_server_event` turns one text message into one event, the builders return the bytes of one
+message. Only what a call needs is decoded (a 200 ms audio delta in about 9 us instead of 52 us with `json`, base64
+included); unknown fields and unknown events are ignored, as the protocol demands. Section numbers are those of the
+project's protocol sheet (`realtime-protocol.md`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bridge.config import Agent
+from bridge.errors import ModelError, ModelLost, ModelProtocolError, ModelRejected, ModelUnreachable
+
+PCM_FORMAT: Mapping[str, object] = {"type": "audio/pcm", "rate": 24000}
+
+
+# --- what the server says ------------------------------------------------------------------------------------------
+
+
+class ContentPart(msgspec.Struct, frozen=True):
+    """One part of a message item. `type` is `output_audio`, `output_text`, `input_audio` or `input_text`."""
+
+    type: str = ""
+    text: str | None = None
+    transcript: str | None = None
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One conversation item: a message, or a function call with its arguments as a JSON string (maybe invalid)."""
+
+    id: str = ""
+    type: str = ""
+    status: str | None = None
+    role: str | None = None
+    content: list[ContentPart] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+
+class FailedWith(msgspec.Struct, frozen=True):
+    """Why a response failed. No `error` event accompanies it (section 3.14)."""
+
+    type: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class StatusDetails(msgspec.Struct, frozen=True):
+    type: str | None = None
+    reason: str | None = None
+    error: FailedWith | None = None
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A response as `response.created` and `response.done` carry it. xAI puts a bare string in `status_details`."""
+
+    id: str = ""
+    status: str = ""
+    status_details: StatusDetails | str | None = None
+    output: list[Item] = []
+    conversation_id: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class ServerError(msgspec.Struct, frozen=True):
+    """The body of an `error` event. `event_id`, `code` and `param` are often null: never wait for them."""
+
+    type: str | None = None
+    code: str | None = None
+    message: str = ""
+    param: str | None = None
+    event_id: str | None = None
+
+
+class SessionCreated(msgspec.Struct, frozen=True, tag="session.created"):
+    session: dict[str, Any] = {}
+
+
+class SessionUpdated(msgspec.Struct, frozen=True, tag="session.updated"):
+    """The acknowledgement of a `session.update`, with the whole effective session."""
+
+    session: dict[str, Any] = {}
+
+
+class SpeechStarted(msgspec.Struct, frozen=True, tag="input_audio_buffer.speech_started"):
+    """The server's VAD hears the caller. `item_id` is the *future* user item."""
+
+    item_id: str = ""
+    audio_start_ms: int = 0
+
+
+class SpeechStopped(msgspec.Struct, frozen=True, tag="input_audio_buffer.speech_stopped"):
+    item_id: str = ""
+    audio_end_ms: int = 0
+
+
+class Committed(msgspec.Struct, frozen=True, tag="input_audio_buffer.committed"):
+    """The caller's turn is an item now; with `create_response` a response follows by itself."""
+
+    item_id: str = ""
+
+
+class CallerTranscript(msgspec.Struct, frozen=True, tag="conversation.item.input_audio_transcription.completed"):
+    """What another model understood the caller to say. Comes at any time after the commit, may be empty."""
+
+    item_id: str = ""
+    transcript: str = ""
+
+
+class ResponseCreated(msgspec.Struct, frozen=True, tag="response.created"):
+    response: Response
+
+
+class AudioDelta(msgspec.Struct, frozen=True, tag="response.output_audio.delta"):
+    """Speech: PCM16 little-endian at 24 kHz, any number of bytes, much faster than real time."""
+
+    response_id: str
+    item_id: str
+    delta: bytes
+    content_index: int = 0
+
+
+class AgentTranscript(msgspec.Struct, frozen=True, tag="response.output_audio_transcript.done"):
+    """The words of one audio part, cut off at the interruption if there was one."""
+
+    response_id: str = ""
+    item_id: str = ""
+    transcript: str = ""
+
+
+class OutputItemDone(msgspec.Struct, frozen=True, tag="response.output_item.done"):
+    response_id: str
+    item: Item
+
+
+class ResponseDone(msgspec.Struct, frozen=True, tag="response.done"):
+    """Generated, never "played": the caller may have minutes of it still to hear."""
+
+    response: Response
+
+
+class ErrorEvent(msgspec.Struct, frozen=True, tag="error"):
+    error: ServerError
+
+
+class Unhandled(msgspec.Struct, frozen=True):
+    """An event that a call has no use for, by its type."""
+
+    type: str = ""
+
+
+HandledEvent = (
+    SessionCreated
+    | SessionUpdated
+    | SpeechStarted
+    | SpeechStopped
+    | Committed
+    | CallerTranscript
+    | ResponseCreated
+    | AudioDelta
+    | AgentTranscript
+    | OutputItemDone
+    | ResponseDone
+    | ErrorEvent
+)
+ServerEvent = HandledEvent | Unhandled
+
+_handled = msgspec.json.Decoder[HandledEvent](HandledEvent)
+_only_type = msgspec.json.Decoder(Unhandled)
+_HANDLED_TYPES = frozenset(
+    str(kind.__struct_config__.tag)
+    for kind in (
+        SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript,
+        ResponseCreated, AudioDelta, AgentTranscript, OutputItemDone, ResponseDone, ErrorEvent,
+    )
+)  # fmt: skip
+
+
+def parse_server_event(message: str | bytes) -> ServerEvent:
+    """One message of the server as an event; `Unhandled` for every type that a call does not use.
+
+    Raises `ModelProtocolError` for what is no JSON object, or a handled event without its required fields.
+    """
+    try:
+        return _handled.decode(message)
+    except msgspec.ValidationError as error:
+        try:
+            other = _only_type.decode(message)
+        except msgspec.DecodeError:
+            other = Unhandled()
+        if other.type and other.type not in _HANDLED_TYPES:
+            return other
+        raise ModelProtocolError(f"malformed {other.type or 'event'} from the Realtime server: {error}") from error
+    except msgspec.DecodeError as error:
+        raise ModelProtocolError(f"the Realtime server sent something that is no JSON: {error}") from error
+
+
+# --- what we say ---------------------------------------------------------------------------------------------------
+
+_encode = msgspec.json.Encoder().encode
+
+
+def session_update(agent: Agent, tools: Sequence[Mapping[str, object]]) -> bytes:
+    """The first event of a session: everything that the agent is, in one update (section 3.1)."""
+    return _encode({"type": "session.update", "session": session_of(agent, tools)})
+
+
+def session_of(agent: Agent, tools: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    """The `session` object for an agent. `tools` are function declarations, flat as GA wants them (section 2.1)."""
+    session: dict[str, Any] = {
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "instructions": agent.instructions,
+        "audio": {
+            "input": {
+                "format": PCM_FORMAT,
+                "turn_detection": _turn_detection(agent),
+                "noise_reduction": None if agent.noise_reduction == "off" else {"type": agent.noise_reduction},
+                "transcription": _transcription(agent),
+            },
+            "output": {"format": PCM_FORMAT, "voice": agent.voice, "speed": agent.speed},
+        },
+        "tools": list(tools),
+        "tool_choice": "auto",
+    }
+    if agent.max_output_tokens:
+        session["max_output_tokens"] = agent.max_output_tokens
+    return session
+
+
+def _turn_detection(agent: Agent) -> dict[str, Any]:
+    detection = agent.turn_detection
+    common = {"type": detection.type, "create_response": True, "interrupt_response": True}
+    if detection.type == "semantic_vad":
+        return common | {"eagerness": detection.eagerness}
+    return common | {
+        "threshold": detection.threshold,
+        "prefix_padding_ms": detection.prefix_padding_ms,
+        "silence_duration_ms": detection.silence_duration_ms,
+    }
+
+
+def _transcription(agent: Agent) -> dict[str, Any] | None:
+    if not agent.transcription_model:
+        return None
+    language = {"language": agent.transcription_language} if agent.transcription_language else {}
+    return {"model": agent.transcription_model} | language
+
+
+class _Append(msgspec.Struct, frozen=True, tag="input_audio_buffer.append"):
+    audio: bytes
+
+
+def append_audio(pcm: bytes) -> bytes:
+    """The caller's next samples (PCM16 at 24 kHz); msgspec writes the base64 (0.9 us for 20 ms)."""
+    return _encode(_Append(pcm))
+
+
+def create_response(instructions: str = "") -> bytes:
+    """Ask for a response; `instructions` replace the session's for this one. Only legal while none is active."""
+    event: dict[str, Any] = {"type": "response.create"}
+    if instructions:
+        event["response"] = {"instructions": instructions}
+    return _encode(event)
+
+
+def truncate_item(item_id: str, content_index: int, audio_end_ms: int) -> bytes:
+    """Tell the server how much of an item the caller heard. It never finds out by itself on a websocket (3.6)."""
+    return _encode(
+        {
+            "type": "conversation.item.truncate",
+            "item_id": item_id,
+            "content_index": content_index,
+            "audio_end_ms": audio_end_ms,
+        }
+    )
+
+
+def delete_item(item_id: str) -> bytes:
+    """Forget an item of which nothing was heard; truncating it to 0 ms may be refused (3.6)."""
+    return _encode({"type": "conversation.item.delete", "item_id": item_id})
+
+
+def function_output(call_id: str, output: str) -> bytes:
+    """The result of a function call. `output` is text, always; objects are dumped by whoever makes them (3.7)."""
+    item = {"type": "function_call_output", "call_id": call_id, "output": output}
+    return _encode({"type": "conversation.item.create", "item": item})
+
+
+def caller_text(text: str) -> bytes:
+    """Something that the caller did without speaking (pressed keys), as a user message."""
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    return _encode({"type": "conversation.item.create", "item": item})
+
+
+# --- judgements ----------------------------------------------------------------------------------------------------
+
+
+class Verdict(enum.Enum):
+    """What an `error` event, or a failed response, means for the call."""
+
+    BENIGN = "a routine race: note it and go on"
+    RETRYABLE = "the same request may succeed in a moment"
+    FATAL = "the session is over, or will never work"
+
+
+# Section 4. A session that expired is fatal for the session though not for the call: it can be opened again.
+_FATAL_CODES = frozenset(
+    {
+        "invalid_api_key",
+        "beta_api_shape_disabled",
+        "missing_model",
+        "invalid_model",
+        "model_not_found",
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "billing_hard_limit_reached",
+        "account_deactivated",
+        "insufficient_permissions",
+        "session_expired",
+        "model_load_error",
+        "session_limit_reached",
+    }
+)
+_RETRYABLE_CODES = frozenset({"server_error", "rate_limit_exceeded", "inference_rate_limit_exceeded"})
+_REOPENABLE_CODES = frozenset({"session_expired"})
+# Section 1.3: what trying again does not change.
+_REJECTING_CLOSE_CODES = frozenset({3000, 4000, 4004, 1008})
+_REJECTING_HTTP_STATUSES = frozenset({400, 401, 403, 404})
+
+
+def triage(error: ServerError | FailedWith) -> Verdict:
+    """Judge an error by its code, then by its type. Whatever is unknown keeps the session open, so it is benign."""
+    if error.code in _FATAL_CODES or error.type == "insufficient_quota":
+        return Verdict.FATAL
+    if error.code in _RETRYABLE_CODES or error.type in _RETRYABLE_CODES:
+        return Verdict.RETRYABLE
+    return Verdict.BENIGN
+
+
+def error_of(error: ServerError) -> ModelError:
+    """A fatal `error` event as our exception: `ModelLost` where a new session helps, else `ModelRejected`."""
+    kind = ModelLost if error.code in _REOPENABLE_CODES else ModelRejected
+    return kind(f"the Realtime server says: {error.message or error.code or error.type}", code=error.code)
+
+
+def error_of_close(code: int | None, reason: str, *, established: bool) -> ModelError:
+    """A closed websocket as our exception. `code` is None when the connection broke without a close frame.
+
+    A clean close is a loss like any other: only we end calls. The reason often holds `<type>.<code>` (section 1.3).
+    """
+    word = reason.rsplit(".", 1)[-1] if reason and " " not in reason else ""
+    said = f"close code {code}" if code is not None else "connection broken"
+    text = f"the Realtime server closed the session ({said}{': ' + reason if reason else ''})"
+    if code in _REJECTING_CLOSE_CODES or "insufficient_quota" in reason:
+        return ModelRejected(text, code=word or str(code))
+    kind = ModelLost if established else ModelUnreachable
+    return kind(text, code=word or (str(code) if code is not None else None))
+
+
+def error_of_http_status(status: int) -> ModelError:
+    """A refused upgrade as our exception (Azure, gateways and proxies answer so; OpenAI refuses in band)."""
+    remedy = {
+        400: "the model or the URL does not support Realtime",
+        401: "check realtime.api_key",
+        403: "this key may not use the Realtime API",
+        404: "check realtime.url and realtime.model",
+        429: "rate limit reached",
+    }.get(status, "server trouble" if status >= 500 else "unexpected answer")
+    kind = ModelRejected if status in _REJECTING_HTTP_STATUSES else ModelUnreachable
+    return kind(f"the Realtime server answered HTTP {status} to the upgrade: {remedy}", code=str(status))
+
+
+def check_effective_session(session: Mapping[str, Any]) -> None:
+    """Make sure that the acknowledged session speaks 24 kHz PCM both ways; anything else would be loud noise.
+
+    Servers that report no format at all are taken at their word. Raises `ModelRejected`.
+    """
+    audio = session.get("audio") or {}
+    for direction in ("input", "output"):
+        told = (audio.get(direction) or {}).get("format")
+        if told is None:
+            continue
+        if told.get("type") != "audio/pcm" or told.get("rate", 24000) != 24000:
+            raise ModelRejected(
+                f"the Realtime server uses {told} for audio {direction} though audio/pcm at 24000 Hz was asked for",
+                code="format_mismatch",
+            )
