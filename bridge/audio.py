@@ -8,7 +8,7 @@ Resampling is a polyphase FIR filter of 4 ms (a Kaiser-windowed sinc), the same 
   (16 + 24 bits and 7 more for 96 taps, of 53). The result does not depend on the order of summation and so neither on
   how the input was cut into pieces, nor on the machine.
 * Within 0.1 dB up to 3400 Hz (7400 Hz between 16 and 24 kHz), images and aliases below -80 dB outside the transition
-  (600 Hz on each side of half the lower rate), 1 kHz at least 84 dB above everything else: `tests/test_audio.py` measures it.
+  (600 Hz on each side of half the lower rate), 1 kHz at least 84 dB above all else: `tests/test_audio.py` measures it.
 * A block of 4 ms of output depends on two blocks of 4 ms of input: two small matrix products do it, and no
   overlapping view has to be copied first. A 20 ms frame takes 8 us (8 to 16 kHz) to 11 us (16 to 24 kHz), 3 to 5 us
   when 200 ms come in one piece (2 cores of an EPYC, Python 3.11, numpy 2.4):

@@ -1,0 +1,216 @@
+"""A caller on an AudioSocket TCP stream: `identify` the connection, settle the format, then it is a `CallerLeg`.
+
+What Asterisk demands of its peer, and where it is kept (facts: `res_audiosocket.c`, `app_audiosocket.c`):
+
+* It always wants to be read: its writes never wait, and a short one puts the stream out of frame. `receive` buffers
+  nothing but the frame that it returns next; whoever calls it must never wait on the model.
+* Header and payload in one write, at most one TCP segment: `send_audio`.
+* From us only kinds 0x00 and 0x10 to 0x18, never empty; anything else hangs up: nothing else is ever sent here.
+* Some versions write nothing before they have read something (issue 2089): `learn_format` sends silence meanwhile.
+* The dialplan goes on after 0x00 or FIN, but an RST hangs the caller up: `close`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from uuid import UUID
+
+import trio
+
+from bridge.audio import PcmFormat
+from bridge.audiosocket import HEADER_BYTES, KIND_OF_RATE, RATE_HZ_OF_KIND, FrameDecoder, Kind, encode
+from bridge.ending import Farewell
+from bridge.errors import MediaLost, MediaProtocolError
+from bridge.leg import CallerAudio, CallerDigit, CallerLeft, LegEvent
+from bridge.playout import Metronome
+
+SLIN = PcmFormat(8000)
+SUPPORTED_RATES_HZ = (8000, 16000, 24000)
+
+# Asterisk needs one round trip to read our 0x00 and close. A kernel that closes with unread audio in its buffer sends
+# RST, which would hang up the caller instead of letting the dialplan go on; so we read until the far end has closed.
+LINGER_S = 1.0
+_READ_BYTES = 65536
+
+
+async def identify(stream: trio.abc.Stream) -> AudioSocketLeg:
+    """Read the UUID with which every AudioSocket connection begins. The caller bounds it with a cancel scope.
+
+    Closes nothing. Raises `MediaProtocolError` (not an AudioSocket client) or `MediaLost` (closed before the UUID).
+    """
+    decoder = FrameDecoder()
+    while (frame := decoder.next_frame()) is None:
+        data = await _read(stream)
+        if not data:
+            raise MediaLost("the connection was closed before it said which call it belongs to")
+        decoder.receive_data(data)
+    return AudioSocketLeg(stream, decoder, UUID(bytes=frame.payload))
+
+
+class AudioSocketLeg:
+    """One caller on AudioSocket; see `CallerLeg` for what each method promises. Made by `identify`.
+
+    The format is slin (8 kHz) unless `expect_format` or `learn_format` say otherwise before the call starts.
+    Counters: `frames_received` and `bytes_received` of audio, `frames_sent`.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, decoder: FrameDecoder, call_id: UUID) -> None:
+        self._stream = stream
+        self._decoder = decoder
+        self._call_id = call_id
+        self._kept: deque[LegEvent] = deque()  # came while the format was learnt
+        self._closing = False
+        self._finished = False  # the far end sent FIN
+        # A write was cut off, or is under way: the far end would take a 0x00 for audio.
+        self._mid_frame = False
+        self.frames_received = 0
+        self.bytes_received = 0
+        self.frames_sent = 0
+        self.expect_format(SLIN)
+
+    @property
+    def call_id(self) -> UUID:
+        return self._call_id
+
+    @property
+    def format(self) -> PcmFormat:
+        return self._format
+
+    def expect_format(self, format: PcmFormat) -> None:
+        """Fix the format, where we chose it ourselves (ARI). Only before the call starts. Raises `ValueError`."""
+        if format.rate_hz not in SUPPORTED_RATES_HZ:
+            raise ValueError(f"{format.rate_hz} Hz: {_ONLY}")
+        self._format = format
+        self._kind = KIND_OF_RATE[format.rate_hz]
+        self._header = encode(self._kind, format.silence)[:HEADER_BYTES]
+
+    async def learn_format(self) -> PcmFormat:
+        """Find the format of a call that we did not ask for: by the kind of its first audio, which `receive` gives.
+
+        Until then the far end gets 20 ms frames of silence at 8 kHz, legal on every version. The caller bounds it;
+        when the bound strikes, or the caller leaves first, the format is slin. Raises as `receive` and `send_audio`.
+        """
+        self.expect_format(SLIN)
+        metronome = Metronome()
+        metronome.start(trio.current_time())
+        while True:
+            # One task for both directions: a read that is cancelled loses nothing, a write is never cut off here.
+            with trio.move_on_at(metronome.next_deadline(trio.current_time())):
+                event = await self._next_event(learning=True)
+                self._kept.append(event)
+                if not isinstance(event, CallerDigit):
+                    return self._format
+                continue
+            await self.send_audio(SLIN.silence)
+
+    async def receive(self) -> LegEvent:
+        if self._kept:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self._kept.popleft()
+        return await self._next_event(learning=False)
+
+    async def send_audio(self, frame: bytes) -> None:
+        if len(frame) != self._format.frame_bytes:
+            raise ValueError(f"a frame has {self._format.frame_bytes} bytes at this rate, not {len(frame)}")
+        if self._mid_frame:
+            raise MediaLost("an earlier frame was cut off in the middle")
+        # Cancelled here nothing is sent. After this the write is tried without another look, so that only one which
+        # really has to wait (a far end that does not read) can be cut off.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._mid_frame = True
+        try:
+            await self._stream.send_all(self._header + frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise MediaLost(f"the AudioSocket connection is gone: {_cause(error)}") from error
+        self._mid_frame = False
+        self.frames_sent += 1
+
+    async def clear_audio(self) -> None:
+        """Nothing to do: Asterisk plays at once what it gets."""
+        await trio.lowlevel.checkpoint()
+
+    async def close(self, farewell: Farewell) -> None:  # noqa: ARG002 - AudioSocket has one way to say goodbye
+        """Send 0x00 and FIN, wait at most `LINGER_S` for the far end's FIN, free the socket.
+
+        Runs inside the caller's shielded and bounded scope; cancelled, it frees the socket at once.
+        """
+        if self._closing:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closing = True
+        try:
+            with trio.move_on_after(LINGER_S):
+                if not self._mid_frame and not self._finished:
+                    self._mid_frame = True
+                    await self._stream.send_all(encode(Kind.HANGUP))
+                if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                    await self._stream.send_eof()
+                    while await self._stream.receive_some(_READ_BYTES):
+                        pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            pass  # gone already, or another task still holds the stream: nothing is left but to free it
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _next_event(self, *, learning: bool) -> LegEvent:
+        # With a frame in the buffer this costs no turn of the scheduler; the read below takes one.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            frame = self._decoder.next_frame()
+            if frame is None:
+                data = b"" if self._finished else await _read(self._stream)
+                if not data:
+                    self._finished = True
+                    cut = f" in the middle of a frame ({self._decoder.buffered_bytes} bytes)"
+                    return CallerLeft(
+                        "the far end closed the connection" + (cut if self._decoder.buffered_bytes else "")
+                    )
+                self._decoder.receive_data(data)
+            elif frame.kind is self._kind and not learning:
+                if frame.payload:  # Asterisk's own peers tolerate empty audio; so do we
+                    return self._audio(frame.payload)
+            elif frame.kind is Kind.HANGUP:
+                return CallerLeft("the far end sent a hang-up frame")
+            elif frame.kind is Kind.DTMF:
+                return CallerDigit(frame.payload.decode("ascii"))
+            elif frame.kind is Kind.ERROR:
+                raise MediaProtocolError(f"the far end reports an error: {frame.payload.hex() or 'without a code'}")
+            elif RATE_HZ_OF_KIND[frame.kind] not in SUPPORTED_RATES_HZ:
+                raise MediaProtocolError(f"the far end sends {_name(frame.kind)} audio: {_ONLY}")
+            elif learning:
+                if frame.payload:
+                    self.expect_format(PcmFormat(RATE_HZ_OF_KIND[frame.kind]))
+                    return self._audio(frame.payload)
+            elif frame.payload:
+                raise MediaProtocolError(self._mismatch(frame.kind))
+
+    def _audio(self, pcm: bytes) -> CallerAudio:
+        self.frames_received += 1
+        self.bytes_received += len(pcm)
+        return CallerAudio(pcm)
+
+    def _mismatch(self, kind: Kind) -> str:
+        text = f"the far end sends {_name(kind)} audio (kind 0x{kind:02x}) though this call is {_name(self._kind)}"
+        if kind is Kind.SLIN:
+            # The version table of field report 5.1.
+            text += '; Asterisk older than 20.17 / 22.7 labels everything 0x10: set asterisk.format = "slin"'
+        return text
+
+
+_ONLY = "only slin, slin16 and slin24 are supported"
+
+
+def _name(kind: Kind) -> str:
+    return kind.name.lower()
+
+
+async def _read(stream: trio.abc.Stream) -> bytes:
+    try:
+        return bytes(await stream.receive_some(_READ_BYTES))
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise MediaLost(f"the AudioSocket connection broke: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """The operating system's words where there are some: trio's own only say that something is wrong."""
+    return str(error.__cause__ or error) or type(error).__name__
