@@ -1,0 +1,465 @@
+"""Call control through ARI: one `AriApp` a process, one `ChannelControl` a caller in our Stasis app.
+
+    StasisStart(caller) -> on_call(control) -> prepare_media -> answer -> ... digits, transfer ... -> release
+
+Subscribe, then act: the ids of the mixing bridge and of the media channel are ours (`realtime-bridge-UUID`,
+`realtime-media-UUID`), and are known here before Asterisk hears of them, so no event can arrive too early.
+
+Measured on 22.10.1 and relied on:
+- addChannel before the media channel's StasisStart is refused with 422; a second addChannel takes the channel out of the
+  bridge and puts it back, an audible gap; a channel that is gone gives 400, not 404.
+- `continue` takes the channel out of its bridge by itself. It accepts any destination (204) and **hangs up the caller**
+  where the dialplan has none, so we ask the dialplan function DIALPLAN_EXISTS first. StasisEnd may come before its 204.
+- A caller that hangs up: ChannelHangupRequest (`cause` 0 or Q.850), then StasisEnd; after that our subscription has ended,
+  so its ChannelDestroyed never comes. The media channel and the bridge stay.
+- Channels and bridges stay in the app while no websocket is there, and are listed in `applications/APP`, bridges only
+  once they have held one of our channels; `name` marks the others as ours.
+- A variable set before DELETE is seen by the h extension.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import trio
+
+from bridge.ari_client import AriClient, Channel, Message
+from bridge.config import Asterisk
+from bridge.ending import FAREWELLS, ChannelAction, EndReason
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable
+from bridge.leg import ControlDigit, ControlEvent, ControlHungUp
+
+logger = logging.getLogger("bridge.ari")
+
+BRIDGE_PREFIX, MEDIA_PREFIX = "realtime-bridge-", "realtime-media-"
+# Events of one call that nobody has read. Full: a digit is dropped; a hang-up takes the place of the oldest digit.
+_EVENTS_SIZE = 32
+# What a lost answer or a lost event left behind is found at the latest after this long (or at the next reconnect).
+_SWEEP_S = 60.0
+# A caller may be listed in the app before its StasisStart reaches us; one that has no control after this is stranded.
+_STRANDED_S = 1.0
+_DESTINATION = re.compile(r"([\w*#+.-]+)(?:@([\w.-]+)(?:,(\w+))?)?", re.ASCII)
+
+
+class AriApp:
+    """Our Stasis app: holds the connection, hands each new caller to `on_call`, clears what nobody owns.
+
+    `on_call(control)` is called synchronously for each caller that enters; whoever takes it must end it with
+    `control.release`, also to refuse it. `request_s` bounds every single request.
+    """
+
+    def __init__(
+        self,
+        config: Asterisk,
+        request_s: float,
+        on_call: Callable[[ChannelControl], None],
+        *,
+        connect_stream: Callable[[], trio.abc.Stream] | None = None,
+    ) -> None:
+        self.config = config
+        self.request_s = request_s
+        self.asterisk_version = ""
+        self._on_call = on_call
+        self._client = AriClient(
+            config, request_s, self._on_event, self._on_connected, self._on_trouble, connect_stream=connect_stream
+        )
+        self.request = self._client.request
+        self._callers: dict[str, ChannelControl] = {}
+        self._media: dict[str, ChannelControl] = {}
+        self._unfinished: dict[str, ChannelControl] = {}
+        self._settled = trio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether new calls reach us now."""
+        return self._client.connected
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve for ever, reconnecting; cancel to stop. `started`: connected and swept, or the first try failed.
+
+        Cancel it last: calls that still end need the connection for their `release`.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._client.run)
+            await self._settled.wait()
+            task_status.started()
+
+    def _on_trouble(self) -> None:
+        self._settled.set()
+
+    async def _on_connected(self, after_replaced: bool) -> None:
+        try:
+            info = await self.request("GET", "asterisk/info", only="system")
+            self.asterisk_version = str(info["system"]["version"])
+            logger.info("ARI connected: Asterisk %s, app %s", self.asterisk_version, self.config.app)
+        except ControlError as error:
+            logger.warning("ARI connected to %s, but: %s", self._client.place, error)
+        while True:
+            try:
+                # After a replacement the strangers in our app may well be the calls of the other process.
+                await self._sweep(continue_strangers=not after_replaced)
+            except ControlError as error:
+                logger.warning("ARI: looking for leftovers failed: %s", error)
+            self._settled.set()
+            await trio.sleep(_SWEEP_S)
+
+    def _on_event(self, event: Message) -> None:
+        channel = event.channel
+        if channel is None:
+            return
+        if channel.id.startswith(MEDIA_PREFIX):
+            if control := self._media.get(channel.id):
+                control.media_event(event)
+            # Without a control: its call ended while Asterisk still dialled us. The sweep takes it.
+        elif event.type == "StasisStart":
+            self._enter(channel, event.args)
+        elif control := self._callers.get(channel.id):
+            control.caller_event(event)
+
+    def _enter(self, channel: Channel, arguments: list[str]) -> None:
+        control = ChannelControl(self, channel, arguments)
+        self._callers[channel.id] = control
+        self._unfinished.pop(channel.id, None)
+        try:
+            self._on_call(control)
+        except Exception:
+            # One bad call must not take the connection, and with it all others, along. The sweep returns the caller.
+            logger.exception("ARI: the call of %s could not be taken", control.name)
+            self.forget(control)
+
+    def expect_media(self, media_id: str, control: ChannelControl) -> None:
+        """Route the events of the media channel `media_id` to `control`, from before it exists."""
+        self._media[media_id] = control
+
+    def forget(self, control: ChannelControl, *, unfinished: bool = False) -> None:
+        """`control` is released. `unfinished`: its caller could not be told; the next sweep tries again."""
+        if self._callers.get(control.channel_id) is control:
+            del self._callers[control.channel_id]
+            if unfinished:
+                self._unfinished[control.channel_id] = control
+        if self._media.get(control.media_id) is control:
+            del self._media[control.media_id]
+
+    async def _sweep(self, *, continue_strangers: bool) -> None:
+        """Compare what Asterisk holds for our app with the calls that we know. Raises `ControlError`."""
+        callers = list(
+            self._callers.values()
+        )  # of before the question: who enters meanwhile may be missing in the answer
+        application = await self.request("GET", f"applications/{self.config.app}")
+        bridges = await self.request("GET", "bridges")
+        present = set(application["channel_ids"])
+        for control in callers:
+            if control.channel_id not in present:
+                control.left(0, "missed while disconnected")
+        for media_id in present:
+            if media_id.startswith(MEDIA_PREFIX) and media_id not in self._media:
+                logger.warning("ARI: hanging up the media channel %s, which belongs to no call", media_id)
+                await attempt(self.request("DELETE", f"channels/{media_id}"))
+        ours = set(application["bridge_ids"]) | {
+            bridge["id"] for bridge in bridges if bridge["name"] == self.config.app
+        }
+        owned = {control.bridge_id for control in self._media.values()}
+        for bridge_id in sorted(ours - owned):
+            if bridge_id.startswith(BRIDGE_PREFIX):
+                logger.warning("ARI: destroying the bridge %s, which belongs to no call", bridge_id)
+                await attempt(self.request("DELETE", f"bridges/{bridge_id}"))
+        for channel_id in [unfinished for unfinished in self._unfinished if unfinished not in present]:
+            del self._unfinished[channel_id]
+        strangers = [channel_id for channel_id in sorted(present) if not channel_id.startswith(MEDIA_PREFIX)]
+        if any(channel_id not in self._callers for channel_id in strangers):
+            await trio.sleep(_STRANDED_S)
+        for channel_id in strangers:
+            if channel_id in self._callers:
+                continue
+            if control_left := self._unfinished.get(channel_id):
+                if await control_left.finish():
+                    self._unfinished.pop(channel_id, None)
+            elif continue_strangers:
+                logger.warning("ARI: continuing channel %s, whose call ended without us, in the dialplan", channel_id)
+                stranger = ChannelControl(self, Channel(id=channel_id), [])
+                await stranger.release(EndReason.INTERNAL_ERROR, "the bridge restarted")
+
+
+class ChannelControl:
+    """One caller's channel in our Stasis app; a `bridge.leg.CallControl`. Made by `AriApp`.
+
+    `called` is the dialplan extension, `arguments` those of `Stasis(app,...)`, `name` the channel's name in Asterisk's
+    logs. First `prepare_media`, then `answer`; `release` at the end in any case, also when nothing else was called.
+    """
+
+    reports_digits = True
+
+    def __init__(self, app: AriApp, channel: Channel, arguments: list[str]) -> None:
+        self.channel_id = channel.id
+        self.name = channel.name or channel.id
+        self.called = channel.dialplan.exten
+        self.arguments = arguments
+        self.bridge_id = self.media_id = ""
+        self._app = app
+        self._party = channel.caller
+        self._context = channel.dialplan.context
+        self._up = channel.state == "Up"
+        self._joined = False
+        self._media_settled = trio.Event()
+        self._media_ready = False
+        self._gone = False  # the channel has left our Stasis app, in whatever way
+        self._continuing = False
+        self._withheld: ControlHungUp | None = None
+        self._hung_up = False
+        self._farewell: tuple[ChannelAction, str, str] | None = None
+        self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
+
+    @property
+    def caller(self) -> str:
+        """Number and name of the caller as far as known: `1001 Alice`."""
+        return f"{self._party.number} {self._party.name}".strip()
+
+    async def prepare_media(self, call_id: UUID, media_format: str) -> None:
+        """Make the mixing bridge, and let Asterisk open the AudioSocket connection that will name `call_id`.
+
+        `media_format` is Asterisk's name (`slin`, `slin16`, `slin24`). The connection may arrive before this returns.
+        Raises `ControlError`, having removed what was made. Cancelled, `release` removes it.
+        """
+        app, config = self._app, self._app.config
+        self.bridge_id, self.media_id = f"{BRIDGE_PREFIX}{call_id}", f"{MEDIA_PREFIX}{call_id}"
+        app.expect_media(self.media_id, self)
+        bridge = app.request("POST", "bridges", type="mixing", bridgeId=self.bridge_id, name=config.app)
+        media = app.request(
+            "POST",
+            "channels/externalMedia",
+            app=config.app,
+            external_host=config.media_address,
+            encapsulation="audiosocket",
+            transport="tcp",
+            connection_type="client",
+            format=media_format,
+            data=str(call_id),
+            channelId=self.media_id,
+        )
+        bridge_error, media_error = await _together(bridge, media)
+        if error := media_error or bridge_error:
+            with trio.move_on_after(app.request_s, shield=True):
+                await _together(self._remove_media(), self._remove_bridge())
+            if isinstance(media_error, ControlRefused):
+                raise ControlRefused(
+                    f"{media_error} (Asterisk says so for a refused connection too: can it reach "
+                    f"asterisk.media_address {config.media_address}, and is chan_audiosocket loaded?)",
+                    status=media_error.status,
+                )
+            raise error
+
+    async def answer(self) -> None:
+        """Answer the caller unless it is answered, and put caller and media into the bridge. Idempotent.
+
+        Waits for the media channel, at most `request_s`. Raises `ControlError`; 400 or 404: the caller has hung up, which
+        `next_event` reports too.
+        """
+        if self._joined:
+            return
+        with trio.move_on_after(self._app.request_s):
+            await self._media_settled.wait()
+        if self._gone or not self._media_ready:
+            why = "the caller has left" if self._gone else "the media channel is not in the Stasis app"
+            raise ControlUnavailable(f"{self.name} can not be joined with its media: {why}")
+        if not self._up:
+            await self._app.request("POST", f"channels/{self.channel_id}/answer")
+            self._up = True
+        channels = f"{self.channel_id},{self.media_id}"
+        await self._app.request("POST", f"bridges/{self.bridge_id}/addChannel", channel=channels)
+        self._joined = True
+
+    async def transfer(self, destination: str) -> None:
+        """Continue the caller at `destination`: `exten`, `exten@context` or `exten@context,priority`.
+
+        The context is by default the one that the call came from. Returns when Asterisk has accepted: no hang-up is
+        reported any more, and `release` leaves the channel alone. Raises `ControlError`: still ours. Cancelled, it may
+        have been accepted.
+        """
+        parts = _DESTINATION.fullmatch(destination)
+        if parts is None:
+            raise ControlRefused(f"{destination!r} is not exten, exten@context or exten@context,priority", status=400)
+        exten, context, priority = parts[1], parts[2] or self._context, parts[3] or "1"
+        uri = f"channels/{self.channel_id}"
+        if await self._has_extension(context, exten, priority) is False:
+            raise ControlRefused(f"the dialplan has no {exten}@{context},{priority}", status=422)
+        await self._set_variables("transferred", destination)
+        self._continuing = True
+        try:
+            await self._app.request("POST", f"{uri}/continue", context=context, extension=exten, priority=priority)
+        except ControlError:
+            if self._gone and self._withheld is None:
+                return  # the answer was lost, but StasisEnd has told
+            self._continuing = False
+            if self._withheld is not None:
+                self._report(self._withheld)
+            raise
+        self._gone = True
+
+    async def next_event(self) -> ControlEvent:
+        """The next digit, or the hang-up, which comes once and last. Cancelling loses nothing."""
+        return await self._receive.receive()
+
+    async def release(self, reason: EndReason, detail: str) -> None:
+        """Do with the caller what `FAREWELLS` says of `reason`, and remove the media channel and the bridge.
+
+        The dialplan finds BRIDGE_END_REASON and BRIDGE_END_DETAIL. Idempotent, never raises. What fails, or is cut short by
+        cancellation, the next sweep does. Where the caller should be gone but is still in our app (its media ended
+        without a hang-up), it continues in the dialplan: nobody is left in silence.
+        """
+        if self._farewell is not None:
+            return
+        action = FAREWELLS[reason].channel
+        if action is ChannelAction.NOTHING:
+            action = ChannelAction.CONTINUE
+        self._farewell = action, reason.value, detail
+        finished = False
+
+        async def dismiss() -> None:
+            nonlocal finished
+            finished = await self.finish()
+
+        try:
+            await _together(dismiss(), self._remove_media(), self._remove_bridge())
+        finally:
+            self._app.forget(self, unfinished=not finished)
+
+    async def finish(self) -> bool:
+        """Carry out the farewell on the caller's channel. Returns whether nothing is left to do."""
+        if self._gone or self._farewell is None:
+            return True
+        action, reason, detail = self._farewell
+        app, uri, config = self._app, f"channels/{self.channel_id}", self._app.config
+        if not await attempt(self._set_variables(reason, detail)):
+            return False
+        self._continuing = True
+        if action is ChannelAction.HANG_UP:
+            return await attempt(app.request("DELETE", uri, reason="normal"))
+        where: dict[str, str] = {}
+        if config.continue_context:
+            where["context"] = config.continue_context
+        if config.continue_extension:
+            where |= {"extension": config.continue_extension, "priority": "1"}
+        elif where:
+            where |= {"extension": "s", "priority": "1"}
+        return await attempt(app.request("POST", f"{uri}/continue", **where))
+
+    async def _has_extension(self, context: str, exten: str, priority: str) -> bool | None:
+        """Whether the dialplan has this place; None where it can not say (func_dialplan not loaded)."""
+        question = f"DIALPLAN_EXISTS({context},{exten},{priority})"
+        try:
+            answer = await self._app.request("GET", f"channels/{self.channel_id}/variable", variable=question)
+        except ControlRefused as error:
+            if error.status == 404:
+                raise
+            return None
+        return str(answer["value"]) != "0"
+
+    async def _set_variables(self, reason: str, detail: str) -> None:
+        """Raises `ControlError`. One request each: the plural form is younger than many an Asterisk."""
+        uri = f"channels/{self.channel_id}/variable"
+        errors = await _together(
+            self._app.request("POST", uri, variable="BRIDGE_END_REASON", value=reason),
+            self._app.request("POST", uri, variable="BRIDGE_END_DETAIL", value=harmless(detail)),
+        )
+        for error in errors:
+            if error is not None:
+                raise error
+
+    async def _remove_media(self) -> None:
+        if self.media_id:
+            await attempt(self._app.request("DELETE", f"channels/{self.media_id}"))
+
+    async def _remove_bridge(self) -> None:
+        if self.bridge_id:
+            await attempt(self._app.request("DELETE", f"bridges/{self.bridge_id}"))
+
+    def caller_event(self, event: Message) -> None:
+        """An event of the caller's channel. Synchronous."""
+        match event.type:
+            case "ChannelDtmfReceived":
+                try:
+                    self._send.send_nowait(ControlDigit(event.digit))
+                except trio.WouldBlock:
+                    logger.warning("ARI: %s: digit dropped, %d events are unread", self.name, _EVENTS_SIZE)
+            case "ChannelStateChange" if event.channel is not None:
+                self._up = event.channel.state == "Up"
+            case "ChannelHangupRequest":
+                text = "hung up by Asterisk" if event.soft else "the caller hung up"
+                self._report(ControlHungUp(0 if event.soft else event.cause, text))
+            case "ChannelDestroyed":
+                self.left(event.cause, event.cause_txt)
+            case "StasisEnd":
+                self.left(0, "left the Stasis app")
+
+    def media_event(self, event: Message) -> None:
+        """An event of the media channel: when it is ready for the bridge. Its end is seen on the media connection."""
+        if event.type == "StasisStart":
+            self._media_ready = True
+            self._media_settled.set()
+        elif event.type in ("StasisEnd", "ChannelDestroyed"):
+            self._media_ready = False
+            self._media_settled.set()
+
+    def left(self, cause: int, detail: str) -> None:
+        """The caller's channel is not in our Stasis app any more."""
+        self._gone = True
+        self._report(ControlHungUp(cause, detail))
+
+    def _report(self, event: ControlHungUp) -> None:
+        """Tell of the hang-up once; keep it back while a `continue` of ours is under way, which looks the same."""
+        self._media_settled.set()
+        if self._continuing:
+            # A StasisEnd is what we asked for; a hang-up request is not, and counts if the continue is refused.
+            if not self._gone:
+                self._withheld = event
+            return
+        if self._hung_up:
+            return
+        self._hung_up = True
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            self._receive.receive_nowait()
+            self._send.send_nowait(event)
+
+
+def harmless(detail: str) -> str:
+    """`detail` for a channel variable: at most 200 characters, without what a dialplan line could trip over.
+
+    Commas, quotes, `$`, brackets and line breaks change the meaning of the application that gets them as an argument.
+    """
+    words = "".join(c if c.isalnum() or c in "._:/@+=-" else " " for c in detail).split()
+    return " ".join(words)[:200]
+
+
+async def attempt(request: Awaitable[Any]) -> bool:
+    """Whether a request that only tidies up is settled: done, or its object is gone (404) or not ours (409)."""
+    try:
+        await request
+    except ControlRefused as error:
+        if error.status not in (404, 409):
+            logger.warning("ARI: %s", error)
+    except ControlError as error:
+        logger.warning("ARI: %s; left for the next sweep", error)
+        return False
+    return True
+
+
+async def _together(*requests: Awaitable[Any]) -> list[ControlError | None]:
+    """Await all at the same time; the `ControlError` of each, None where it succeeded."""
+    errors: list[ControlError | None] = [None] * len(requests)
+
+    async def one(index: int, request: Awaitable[Any]) -> None:
+        try:
+            await request
+        except ControlError as error:
+            errors[index] = error
+
+    async with trio.open_nursery() as nursery:
+        for index, request in enumerate(requests):
+            nursery.start_soon(one, index, request)
+    return errors
