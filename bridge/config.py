@@ -55,6 +55,7 @@ class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answer: Literal["when_ready", "at_once"] = "when_ready"
     continue_context: str = ""
     continue_extension: str = ""
+    lag_ms: int = 20
 
 
 class Realtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     identify_s: float = 2.0
     media_arrival_s: float = 5.0
-    media_silent_s: float = 5.0
+    media_silent_s: float = 60.0
     first_frame_s: float = 1.0
     model_connect_s: float = 8.0
     ari_request_s: float = 2.0

@@ -189,7 +189,7 @@ def parse_server_event(message: str | bytes) -> ServerEvent:
     Raises `ModelProtocolError` for what is no JSON object, or a handled event without its required fields.
     """
     try:
-        return _handled.decode(message)
+        event: HandledEvent = _handled.decode(message)
     except msgspec.ValidationError as error:
         try:
             other = _only_type.decode(message)
@@ -200,6 +200,7 @@ def parse_server_event(message: str | bytes) -> ServerEvent:
         raise ModelProtocolError(f"malformed {other.type or 'event'} from the Realtime server: {error}") from error
     except msgspec.DecodeError as error:
         raise ModelProtocolError(f"the Realtime server sent something that is no JSON: {error}") from error
+    return event
 
 
 # --- what we say ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""The command `realtime-bridge`: `serve` calls, or `check-config`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from bridge import __version__, telemetry
+from bridge.config import Config, effective, load_config
+from bridge.errors import BridgeError, ConfigError
+from bridge.server import serve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2: the configuration or the call of the command is wrong)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = _load(arguments)
+        if arguments.command == "check-config":
+            for key, value in effective(config):
+                print(f"{key} = {value}")
+            return 0
+        telemetry.set_up_logging(config.server.log_format)
+        trio.run(_serve, config)
+    except BridgeError as error:
+        print(f"realtime-bridge: {error}", file=sys.stderr)
+        return 2
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(BridgeError)
+        if ours is None:
+            raise
+        print(f"realtime-bridge: {_first(ours)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    await serve(config)
+
+
+def _first(group: BaseExceptionGroup[BridgeError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="realtime-bridge", description="Puts an OpenAI Realtime voice agent on an Asterisk phone call."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "take calls until SIGTERM or Ctrl-C, then let the running ones finish"),
+        ("check-config", "check the configuration and print every effective setting, secrets hidden"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument(
+            "-c", "--config", metavar="FILE", help="settings (default: bridge.toml in this folder, if there is one)"
+        )
+        command.add_argument(
+            "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; wins over all else"
+        )
+    return parser
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    path = Path(arguments.config or "bridge.toml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if arguments.config:
+            raise ConfigError(f"{path}: no such file; give another with --config, or leave it out") from None
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    overrides: dict[str, str] = {}
+    for pair in arguments.set:
+        key, equals, value = pair.partition("=")
+        if not equals or "." not in key:
+            raise ConfigError(f"--set {pair}: write it as SECTION.KEY=VALUE, like server.max_calls=10")
+        overrides[key] = value
+    return load_config(text, os.environ, overrides, source=str(path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""One call: a nursery that joins a caller's leg, its control in the PBX, and a Realtime session.
+
+    run_call
+    |- sessions (nursery)        not cancelled by the end of the call: a model session closes politely, bounded
+    `- tasks (nursery)           `Ending` cancels its scope; every task may declare the end, the first one counts
+        |- hear                  leg -> model; digits; the leg's end                   (from the first moment)
+        |- speak                 20 ms grid: playout or silence -> leg                 (from the first moment)
+        |- converse              open the session, answer, greet; messages -> conversation
+        |   `- transmit          outbox -> model
+        |- watch_control         ARI events of this channel
+        |- tick                  every 250 ms: the dialogue's timers
+        `- run tool, transfer    as the conversation asks
+    then, shielded and bounded:  control.release, leg.close, the record
+
+Decisions are made by the synchronous `Conversation`; `_apply` carries them out without a checkpoint, so inputs of six
+tasks can not interleave inside one decision, and there is no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from bridge import call_tools, realtime, telemetry
+from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
+from bridge.config import Agent, Asterisk, Limits, Realtime
+from bridge.conversation import Conversation
+from bridge.dialogue import ClearLegAudio, Command, EndCall, Notice, RunTool, SendEvent, TransferCall
+from bridge.ending import Ending, EndReason, reason_for
+from bridge.errors import ControlError, MediaLost
+from bridge.leg import CallControl, CallerAudio, CallerDigit, CallerLeft, CallerLeg, ControlDigit, ControlHungUp
+from bridge.playout import Metronome, PlayoutQueue
+from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
+from bridge.tools import ToolRegistry
+
+_log = logging.getLogger("bridge.call")
+
+OUTBOX_EVENTS = 256
+# Audio that waits longer than this for the model's socket is old news; control events never yield to it.
+OUTBOX_AUDIO_FRAMES = 25
+TICK_S = 0.25
+# A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
+UPLINK_GAP_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a call needs of its process."""
+
+    realtime: Realtime
+    limits: Limits
+    answer: str = Asterisk().answer
+    lag_ms: int = Asterisk().lag_ms
+    tools: ToolRegistry = field(default_factory=ToolRegistry)
+    connect_stream: ConnectStream | None = None
+
+
+async def run_call(
+    leg: CallerLeg, control: CallControl, agent_name: str, agent: Agent, services: Services
+) -> telemetry.CallRecord:
+    """Hold one call from its first frame to its last; returns its record, which has been logged.
+
+    Raises nothing but cancellation, and even then the caller's channel and the leg are released first (bounded by
+    `limits.farewell_s`).
+    """
+    call = _Call(leg, control, agent_name, agent, services)
+    return await call.run()
+
+
+class _Call:
+    def __init__(
+        self, leg: CallerLeg, control: CallControl, agent_name: str, agent: Agent, services: Services
+    ) -> None:
+        self._leg, self._control, self._agent, self._services = leg, control, agent, services
+        self._limits = services.limits
+        self._format: PcmFormat = leg.format
+        self._playout = PlayoutQueue(self._format, int(self._limits.max_queued_speech_s * 1000))
+        self._conversation = Conversation(agent, self._playout, self._limits, lag_ms=services.lag_ms)
+        self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
+        self._append_bytes = MODEL_FORMAT.bytes_per_ms * services.realtime.append_ms
+        self._appending = bytearray()
+        self._send_outbox, self._outbox = trio.open_memory_channel[tuple[bytes, float]](OUTBOX_EVENTS)
+        self._model_listens = False
+        self._first_audio = trio.Event()
+        self._last_audio_at = 0.0
+        self._scope = trio.CancelScope()
+        self._ending = Ending(self._scope.cancel)
+        self._began = trio.current_time()
+        self.record = telemetry.CallRecord(
+            call_id=str(leg.call_id),
+            agent=agent_name,
+            caller=control.caller,
+            media_format=f"{self._format.rate_hz} Hz",
+        )
+
+    async def run(self) -> telemetry.CallRecord:
+        try:
+            async with trio.open_nursery() as self._sessions:
+                try:
+                    with self._scope:
+                        async with trio.open_nursery() as self._tasks:
+                            for task in (self._hear, self._speak, self._converse, self._watch_control, self._tick):
+                                self._tasks.start_soon(task)
+                except Exception as error:
+                    self._declare_error(error)
+                finally:
+                    if self._ending.reason is None:
+                        # Only cancellation from outside gets here: the process ends before the call does.
+                        self._ending.declare(EndReason.SERVER_DRAINING, "the drain limit was reached")
+                    await self._farewell()
+        finally:
+            self._close_record()
+        return self.record
+
+    # Tasks -----------------------------------------------------------------------------------------------------------
+
+    async def _hear(self) -> None:
+        """Always reading: Asterisk never waits for us, a full socket would break its stream (5.13)."""
+        while True:
+            try:
+                event = await self._leg.receive()
+            except MediaLost as error:
+                self._media_left(str(error))
+                return
+            match event:
+                case CallerAudio(pcm=pcm):
+                    self._last_audio_at = trio.current_time()
+                    self._first_audio.set()
+                    self._offer_audio(pcm)
+                case CallerDigit(digit=digit) if not self._control.reports_digits:
+                    self._apply(self._conversation.caller_digit(digit, trio.current_time()))
+                case CallerLeft(detail=detail):
+                    self._media_left(detail)
+                    return
+
+    def _media_left(self, detail: str) -> None:
+        """The media ended, by FIN or reset: Asterisk closes with our silence unread, so both are normal (5.3)."""
+        # With ARI it is the channel that hangs up; its media connection ends only when somebody destroys it.
+        if self._control.reports_digits:
+            self._ending.declare(EndReason.MEDIA_LOST, f"Asterisk closed the media connection: {detail}")
+        else:
+            self._ending.declare(EndReason.CALLER_HUNG_UP, detail)
+
+    def _offer_audio(self, pcm: bytes) -> None:
+        """Queue the caller's audio for the model, or drop and count it when nobody can take it now."""
+        if not (self._model_listens and self._conversation.wants_audio):
+            return
+        self._appending += self._to_model.process(pcm)
+        while len(self._appending) >= self._append_bytes:
+            chunk = bytes(self._appending[: self._append_bytes])
+            del self._appending[: self._append_bytes]
+            if self._outbox.statistics().current_buffer_used >= OUTBOX_AUDIO_FRAMES:
+                self.record.audio_dropped_ms += self._services.realtime.append_ms
+                continue
+            self._send_outbox.send_nowait((realtime.append_audio(chunk), self._last_audio_at))
+            self.record.audio_to_model_ms += self._services.realtime.append_ms
+
+    async def _speak(self) -> None:
+        """One frame a tick, speech or silence, from the first moment to the last: a starved peer is a known fault."""
+        metronome = Metronome()
+        metronome.start(trio.current_time())
+        silence, audible = self._format.silence, False
+        while True:
+            deadline = metronome.next_deadline(trio.current_time())
+            await trio.sleep_until(deadline)
+            frame = self._playout.next_frame()
+            try:
+                await self._leg.send_audio(silence if frame is None else frame)
+            except MediaLost as error:
+                self._media_left(str(error))
+                return
+            now = trio.current_time()
+            self.record.frame_lateness_ms.add(max(0.0, now - deadline))
+            self.record.frames_lost = metronome.lost
+            if frame is not None and not audible:
+                audible = True
+                self._apply(self._conversation.playout_started(now))
+            elif frame is None and audible and self._playout.idle:
+                audible = False
+                self._apply(self._conversation.playout_idle(now))
+            if self._model_listens and now - self._last_audio_at >= UPLINK_GAP_S:
+                self._offer_audio(silence)
+
+    async def _converse(self) -> None:
+        if self._services.answer == "at_once":
+            await self._answer()
+        connection = await self._sessions.start(self._hold_session)
+        try:
+            await self._answer()
+            with trio.move_on_after(self._limits.first_frame_s):
+                await self._first_audio.wait()
+            self._model_listens = True
+            self._tasks.start_soon(self._transmit, connection)
+            self._apply(self._conversation.media_ready(trio.current_time()))
+            while True:
+                message = await connection.receive()
+                self._apply(self._conversation.model_message(message, trio.current_time()))
+        finally:
+            connection.release()
+
+    async def _hold_session(self, task_status: trio.TaskStatus[RealtimeConnection]) -> None:
+        """Keep one model session open until it is released. Before `started` the end of the call cancels this."""
+        tools: Sequence[dict[str, object]] = [
+            *call_tools.declarations(self._agent),
+            *self._services.tools.declarations(),
+        ]
+        async with open_realtime(
+            self._services.realtime,
+            realtime.session_update(self._agent, tools),
+            connect_s=self._limits.model_connect_s,
+            close_s=self._limits.websocket_close_s,
+            connect_stream=self._services.connect_stream,
+        ) as connection:
+            task_status.started(connection)
+            await connection.released.wait()
+
+    async def _answer(self) -> None:
+        try:
+            await self._control.answer()
+        except ControlError:
+            # The caller may just have hung up: let that event tell the story, if it is on its way.
+            await trio.sleep(self._limits.ari_request_s)
+            raise
+        if self.record.answered_after_s is None:
+            self.record.answered_after_s = round(trio.current_time() - self._began, 4)
+
+    async def _transmit(self, connection: RealtimeConnection) -> None:
+        async for payload, heard_at in self._outbox:
+            await connection.send(payload)
+            if heard_at:
+                self.record.uplink_ms.add(trio.current_time() - heard_at)
+
+    async def _watch_control(self) -> None:
+        while True:
+            match await self._control.next_event():
+                case ControlDigit(digit=digit):
+                    self._apply(self._conversation.caller_digit(digit, trio.current_time()))
+                case ControlHungUp(detail=detail):
+                    self._ending.declare(EndReason.CALLER_HUNG_UP, detail)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            now = trio.current_time()
+            self._apply(self._conversation.tick(now))
+            if self._model_listens and now - self._last_audio_at >= self._limits.media_silent_s:
+                self._ending.declare(
+                    EndReason.MEDIA_LOST, f"no audio frame from the caller for {self._limits.media_silent_s:g} s"
+                )
+
+    async def _run_tool(self, command: RunTool) -> None:
+        output = await self._services.tools.run(command.name, command.arguments, timeout_s=self._limits.tool_s)
+        self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
+
+    async def _transfer(self, command: TransferCall) -> None:
+        """Act, then declare: a caller who could not be handed over is still ours."""
+        try:
+            await self._control.transfer(command.to)
+        except ControlError as error:
+            self._apply(self._conversation.transfer_failed(command.call_id, str(error), trio.current_time()))
+        else:
+            self._ending.declare(EndReason.TRANSFERRED, command.name)
+
+    # Carrying out ----------------------------------------------------------------------------------------------------
+
+    def _apply(self, commands: list[Command]) -> None:
+        """Carry out the conversation's commands. Synchronous: what takes time is started as a task."""
+        for command in commands:
+            match command:
+                case SendEvent(payload=payload):
+                    try:
+                        self._send_outbox.send_nowait((payload, 0.0))
+                    except trio.WouldBlock:
+                        self._ending.declare(EndReason.MODEL_STALLED, "the model's connection takes nothing any more")
+                case Notice(event=event, facts=facts):
+                    self._count(event, facts)
+                    telemetry.notice(event, facts)
+                case RunTool():
+                    self._tasks.start_soon(self._run_tool, command)
+                case TransferCall():
+                    self._tasks.start_soon(self._transfer, command)
+                case ClearLegAudio():
+                    self._tasks.start_soon(self._leg.clear_audio)
+                case EndCall(reason=reason, detail=detail, code=code):
+                    self._ending.declare(reason, detail, code=code)
+
+    def _count(self, event: str, facts: Mapping[str, object]) -> None:
+        record = self.record
+        match event, facts:
+            case "agent_starts", {"bridge_ms": float(bridge_ms), **rest}:
+                record.replies += 1
+                record.bridge_reply_ms.add(bridge_ms / 1000)
+                if isinstance(model_ms := rest.get("model_ms"), int):
+                    record.model_reply_ms.add(model_ms / 1000)
+                if record.greeted_after_s is None:
+                    record.greeted_after_s = round(trio.current_time() - self._began, 4)
+            case "agent_interrupted", _:
+                record.interruptions += 1
+
+    def _declare_error(self, error: Exception) -> None:
+        reason, detail = reason_for(error)
+        if reason is EndReason.INTERNAL_ERROR:
+            _log.error("a defect of the bridge ended this call", exc_info=error)
+        self._ending.declare(reason, detail, code=getattr(error, "code", None))
+
+    async def _farewell(self) -> None:
+        """Release the channel and the leg: side by side, whatever happened, and never for longer than the limit."""
+        reason, farewell = self._ending.reason, self._ending.farewell
+        assert reason is not None
+        with trio.move_on_after(self._limits.farewell_s, shield=True) as bound:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._control.release, reason, self._ending.detail)
+                nursery.start_soon(self._leg.close, farewell)
+        if bound.cancelled_caught:
+            _log.warning("the farewell took longer than %g s and was cut short", self._limits.farewell_s)
+
+    def _close_record(self) -> None:
+        ending, record = self._ending, self.record
+        record.reason = ending.reason.value if ending.reason else EndReason.INTERNAL_ERROR.value
+        record.detail = ending.detail
+        record.completion_reason = ending.farewell.completion.value if ending.reason else ""
+        if ending.error is not None:
+            record.error = {"code": ending.error.code, "message": ending.error.message}
+        record.duration_s = round(trio.current_time() - self._began, 3)
+        record.audio_heard_ms = self._playout.total_played_ms
+        record.underruns = self._playout.underruns
+        telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

@@ -1,0 +1,116 @@
+"""The words of the dialogue: its states and transitions, what it asks of its shell, and what a dialogue must offer.
+
+`conversation.Conversation` is the dialogue with a Realtime server. A model with another protocol is another `Dialogue`
+beside it; the shells of a call know only this file's words.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bridge.ending import EndReason
+
+
+class State(enum.Enum):
+    LISTENING = "listening"
+    RESPONDING = "responding"
+    INTERRUPTED = "interrupted"
+    CLOSING = "closing"
+
+
+class Step(enum.Enum):
+    """What can change the state."""
+
+    RESPONSE_CREATED = "response created"
+    BARGE_IN = "barge-in"
+    RESPONSE_DONE = "response done"
+    CLOSE = "the agent takes leave"
+    STAY = "the transfer failed"
+
+
+_L, _R, _I, _C = State.LISTENING, State.RESPONDING, State.INTERRUPTED, State.CLOSING
+TRANSITIONS: Mapping[tuple[State, Step], State] = {
+    (_L, Step.RESPONSE_CREATED): _R, (_R, Step.RESPONSE_CREATED): _R,
+    (_I, Step.RESPONSE_CREATED): _R, (_C, Step.RESPONSE_CREATED): _C,
+    (_L, Step.BARGE_IN): _L, (_R, Step.BARGE_IN): _I, (_I, Step.BARGE_IN): _I, (_C, Step.BARGE_IN): _C,
+    (_L, Step.RESPONSE_DONE): _L, (_R, Step.RESPONSE_DONE): _L,
+    (_I, Step.RESPONSE_DONE): _L, (_C, Step.RESPONSE_DONE): _C,
+    (_L, Step.CLOSE): _C, (_R, Step.CLOSE): _C, (_I, Step.CLOSE): _C, (_C, Step.CLOSE): _C,
+    (_C, Step.STAY): _L,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SendEvent:
+    """Send this message to the model."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunTool:
+    """Run an application's tool; answer with `Conversation.tool_finished`, whatever happens."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCall:
+    """Hand the caller over, then declare it; on failure answer with `Conversation.transfer_failed`."""
+
+    call_id: str
+    name: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLegAudio:
+    """Ask the caller's leg to drop what it has buffered."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """End the call; see `ending`."""
+
+    reason: EndReason
+    detail: str = ""
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that people and applications like to know: an event's name and its facts."""
+
+    event: str
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+Command = SendEvent | RunTool | TransferCall | ClearLegAudio | EndCall | Notice
+
+
+class Dialogue(Protocol):
+    """A conversation with a model, without I/O: every input answers with the commands to carry out, in order."""
+
+    @property
+    def wants_audio(self) -> bool: ...
+
+    def media_ready(self, now: float) -> list[Command]: ...
+
+    def model_message(self, message: str | bytes, now: float) -> list[Command]: ...
+
+    def caller_digit(self, digit: str, now: float) -> list[Command]: ...
+
+    def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]: ...
+
+    def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]: ...
+
+    def playout_started(self, now: float) -> list[Command]: ...
+
+    def playout_idle(self, now: float) -> list[Command]: ...
+
+    def tick(self, now: float) -> list[Command]: ...

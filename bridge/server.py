@@ -1,0 +1,236 @@
+"""One process: it listens for AudioSocket connections, serves a Stasis application, and ends without losing a caller.
+
+serve
+|- watch signals                 SIGTERM, SIGINT -> drain: nothing new, running calls finish within `limits.drain_s`
+|- ARI application               one websocket, reconnects for ever
+|- listen for AudioSocket
+`- calls (nursery)
+    |- prepare_call              a channel has entered Stasis: make its media come to us
+    `- handle_connection         a media connection has arrived: identify it, claim its call, run it
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import trio
+
+from bridge import telemetry
+from bridge.ari_control import AriApp, ChannelControl
+from bridge.audio import PcmFormat
+from bridge.audiosocket_leg import AudioSocketLeg, identify
+from bridge.call import Services, run_call
+from bridge.config import Config
+from bridge.ending import FAREWELLS, EndReason, ErrorObject
+from bridge.errors import BridgeError, ConfigError, ControlError, MediaError
+from bridge.switchboard import Expectation, NoCallControl, Switchboard
+from bridge.tools import ToolRegistry
+
+_log = logging.getLogger("bridge.server")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What tests replace: how the outside world is reached. The defaults are the network."""
+
+    connect_model: Callable[[], trio.abc.Stream] | None = None
+    connect_ari: Callable[[], trio.abc.Stream] | None = None
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Told when the process can take calls. `audiosocket_port` is the real one where the configured one was 0."""
+
+    audiosocket_port: int
+    drain: Callable[[], None]
+
+
+class Bridge:
+    """The calls of one process."""
+
+    def __init__(self, config: Config, seams: Seams, tools: ToolRegistry) -> None:
+        self._config = config
+        self.switchboard = Switchboard(config.server.max_calls)
+        self._services = Services(
+            realtime=config.realtime,
+            limits=config.limits,
+            answer=config.asterisk.answer,
+            lag_ms=config.asterisk.lag_ms,
+            tools=tools,
+            connect_stream=seams.connect_model,
+        )
+        self._seams = seams
+        self._draining = trio.Event()
+
+    def drain(self) -> None:
+        """Take no new calls, let the running ones finish within the limit, then end. Synchronous, idempotent."""
+        if not self._draining.is_set():
+            _log.info("draining", extra={"facts": {"calls": self.switchboard.running}})
+        self.switchboard.draining = True
+        self._draining.set()
+
+    async def run(self, task_status: trio.TaskStatus[Ready]) -> None:
+        """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
+        async with trio.open_nursery() as outer:
+            if self._config.asterisk.enabled:
+                app = AriApp(
+                    self._config.asterisk,
+                    self._config.limits.ari_request_s,
+                    self._on_channel,
+                    connect_stream=self._seams.connect_ari,
+                )
+                outer.start_soon(app.run)
+            async with trio.open_nursery() as self._calls:
+                async with trio.open_nursery() as listening:
+                    listeners = self._seams.listeners or await self._open_listeners()
+                    listening.start_soon(self._listen, listeners)
+                    port = _port_of(listeners)
+                    task_status.started(Ready(port, self.drain))
+                    _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
+                    await self._draining.wait()
+                    listening.cancel_scope.cancel()
+                self._calls.cancel_scope.deadline = trio.current_time() + self._config.limits.drain_s
+            # The control connection closes last: the farewells of the last calls need it.
+            outer.cancel_scope.cancel()
+        _log.info("drained")
+
+    async def _open_listeners(self) -> list[trio.abc.Listener[trio.abc.Stream]]:
+        server = self._config.server
+        try:
+            return list(await trio.open_tcp_listeners(server.audiosocket_port, host=server.audiosocket_host))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {server.audiosocket_host}:{server.audiosocket_port}: {error.strerror or error}; "
+                "is another bridge running, or server.audiosocket_host not an address of this machine?"
+            ) from error
+
+    async def _listen(self, listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        await trio.serve_listeners(self._handle_connection, listeners, handler_nursery=self._calls)
+
+    # A channel has entered Stasis ------------------------------------------------------------------------------------
+
+    def _on_channel(self, control: ChannelControl) -> None:
+        self._calls.start_soon(self._prepare_call, control)
+
+    async def _prepare_call(self, control: ChannelControl) -> None:
+        """Have Asterisk dial our AudioSocket port for this channel, and give it up when that does not happen in time."""
+        config, limits = self._config, self._config.limits
+        call_id = uuid4()
+        telemetry.call_id_of_context.set(str(call_id))
+        argument = control.arguments[0] if control.arguments else ""
+        name, agent = config.agent_for(argument=argument, called=control.called)
+        refusal = self.switchboard.admit()
+        if refusal is not None:
+            await self._turn_away(call_id, name, control, refusal, "no room for one more call")
+            return
+        telemetry.notice(
+            "call_arrives",
+            {"channel": control.name, "caller": control.caller, "called": control.called, "agent": name},
+        )
+        with self.switchboard.expect(Expectation(call_id, control, name, agent)) as expectation:
+            try:
+                with trio.fail_after(limits.media_arrival_s):
+                    await control.prepare_media(call_id, config.asterisk.format.value)
+                    await expectation.arrived.wait()
+                return
+            except ControlError as error:
+                detail = f"{error} (media_address {config.asterisk.media_address})"
+            except trio.TooSlowError:
+                detail = (
+                    f"Asterisk did not reach {config.asterisk.media_address} within {limits.media_arrival_s:g} s: "
+                    "is asterisk.media_address right as seen from Asterisk?"
+                )
+        if not expectation.arrived.is_set():
+            await self._turn_away(call_id, name, control, EndReason.MEDIA_NEVER_ARRIVED, detail)
+
+    async def _turn_away(
+        self, call_id: UUID, agent: str, control: ChannelControl, reason: EndReason, detail: str
+    ) -> None:
+        """End a call that never got as far as `run_call`; it has its record all the same."""
+        with trio.move_on_after(self._config.limits.farewell_s, shield=True):
+            await control.release(reason, detail)
+        farewell = FAREWELLS[reason]
+        record = telemetry.CallRecord(call_id=str(call_id), agent=agent, caller=control.caller)
+        record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
+        error = ErrorObject(None, detail)
+        record.error = {"code": error.code, "message": error.message} if farewell.failure else None
+        telemetry.call_ended(record, failure=farewell.failure)
+
+    # A media connection has arrived ----------------------------------------------------------------------------------
+
+    async def _handle_connection(self, stream: trio.abc.Stream) -> None:
+        """One media connection, from its first byte to its end. Whatever goes wrong stays in this call."""
+        try:
+            with trio.fail_after(self._config.limits.identify_s):
+                leg = await identify(stream)
+        except (MediaError, trio.TooSlowError) as error:
+            why = "no UUID frame in time" if isinstance(error, trio.TooSlowError) else str(error)
+            _log.warning("media connection refused", extra={"facts": {"reason": "protocol_error", "detail": why}})
+            await trio.aclose_forcefully(stream)
+            return
+        telemetry.call_id_of_context.set(str(leg.call_id))
+        try:
+            await self._run(leg)
+        except BridgeError as error:
+            _log.warning("media connection ended early", extra={"facts": {"detail": str(error)}})
+        except Exception:
+            _log.exception("a defect of the bridge ended this call")
+        finally:
+            with trio.move_on_after(self._config.limits.farewell_s, shield=True):
+                await leg.close(FAREWELLS[EndReason.INTERNAL_ERROR])
+
+    async def _run(self, leg: AudioSocketLeg) -> None:
+        expectation = self.switchboard.claim(leg.call_id)
+        if expectation is not None:
+            leg.expect_format(PcmFormat(self._config.asterisk.format.rate_hz))
+            with self.switchboard.slot():
+                await run_call(leg, expectation.control, expectation.agent_name, expectation.agent, self._services)
+        elif not self._config.server.accept_plain_calls:
+            _log.warning("unknown UUID refused; plain calls are off (server.accept_plain_calls)")
+        elif (refusal := self.switchboard.admit()) is not None:
+            _log.warning("plain call refused", extra={"facts": {"reason": refusal.value}})
+        else:
+            with trio.move_on_after(self._config.limits.first_frame_s):
+                await leg.learn_format()
+            name, agent = self._config.agent_for()
+            telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
+            with self.switchboard.slot():
+                await run_call(leg, NoCallControl(), name, agent, self._services)
+
+
+def _port_of(listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> int:
+    first = listeners[0]
+    return int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0
+
+
+async def serve(
+    config: Config,
+    *,
+    seams: Seams | None = None,
+    tools: ToolRegistry | None = None,
+    task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve calls until SIGTERM or SIGINT, then drain. A second signal ends the running calls at once.
+
+    Raises `ConfigError` when it can not listen. Cancelling ends all calls, each with its farewell.
+    """
+    bridge = Bridge(config, seams or Seams(), tools or ToolRegistry())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, bridge, nursery.cancel_scope)
+        await bridge.run(task_status)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(bridge: Bridge, everything: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async for _ in signals:
+            if bridge.switchboard.draining:
+                everything.cancel()
+            bridge.drain()

@@ -1,0 +1,100 @@
+"""Joins the two halves of a call: the ARI channel that asked for media, and the media connection that came for it.
+
+They find each other by the UUID that we chose: `expect` it first, then ask Asterisk to dial us, then `claim` it when its
+first frame arrives. A UUID that nobody expects is a plain `AudioSocket()` call. Admission is decided here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import trio
+
+from bridge.config import Agent
+from bridge.ending import EndReason
+from bridge.errors import ControlUnavailable
+from bridge.leg import CallControl, ControlEvent
+
+
+class NoCallControl:
+    """The control of a call that came without ARI: the dialplan keeps the channel, we have only its audio."""
+
+    reports_digits = False
+    caller = ""
+
+    async def answer(self) -> None:
+        """The dialplan has answered already."""
+        await trio.lowlevel.checkpoint()
+
+    async def transfer(self, destination: str) -> None:
+        """Raises `ControlUnavailable`: only the dialplan can send this caller elsewhere."""
+        await trio.lowlevel.checkpoint()
+        raise ControlUnavailable(
+            f"no transfer to {destination}: this call came by AudioSocket() or Dial(), not by Stasis()"
+        )
+
+    async def next_event(self) -> ControlEvent:
+        """Waits for ever: nothing is reported but by the media connection."""
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def release(self, reason: EndReason, detail: str) -> None:
+        """Nothing is held."""
+        await trio.lowlevel.checkpoint()
+
+
+@dataclass(slots=True)
+class Expectation:
+    """A call that waits for its media connection."""
+
+    call_id: UUID
+    control: CallControl
+    agent_name: str
+    agent: Agent
+    arrived: trio.Event = field(default_factory=trio.Event)
+
+
+class Switchboard:
+    """The calls of one process: those that wait for media, and how many run."""
+
+    def __init__(self, max_calls: int) -> None:
+        self._max_calls = max_calls
+        self._expected: dict[UUID, Expectation] = {}
+        self.running = 0
+        self.draining = False
+
+    def admit(self) -> EndReason | None:
+        """None when one more call may come in, else why not. Calls that still wait for their media count too."""
+        if self.draining:
+            return EndReason.SERVER_DRAINING
+        if self.running + len(self._expected) >= self._max_calls:
+            return EndReason.REFUSED_BUSY
+        return None
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """One running call, from its arrival to its last farewell; freed on every path."""
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    @contextmanager
+    def expect(self, expectation: Expectation) -> Iterator[Expectation]:
+        """Wait for the media of this call inside the block; afterwards its UUID is unknown again."""
+        self._expected[expectation.call_id] = expectation
+        try:
+            yield expectation
+        finally:
+            self._expected.pop(expectation.call_id, None)
+
+    def claim(self, call_id: UUID) -> Expectation | None:
+        """The call whose media has just arrived, once; None for a UUID that nobody expects."""
+        expectation = self._expected.pop(call_id, None)
+        if expectation is not None:
+            expectation.arrived.set()
+        return expectation

@@ -1,0 +1,165 @@
+"""What is told about calls: one log line per event, and one `CallRecord` per call, whatever happened to it.
+
+Logs go to standard error, as text for people or as one JSON object a line (`server.log_format`). Every line of a call
+carries its id. What a caller keys in is never logged, nor is any secret: facts are given by name, one by one.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+call_id_of_context: contextvars.ContextVar[str] = contextvars.ContextVar("call_id", default="")
+
+_log = logging.getLogger("bridge.call")
+
+
+class Latencies:
+    """A distribution of durations, kept as counts per 0.25 ms up to one second: fixed memory, any number of values."""
+
+    _STEP_MS = 0.25
+    _BUCKETS = 4000
+
+    __slots__ = ("_counts", "count", "max_ms")
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self.count = 0
+        self.max_ms = 0.0
+
+    def add(self, seconds: float) -> None:
+        ms = seconds * 1000
+        bucket = min(self._BUCKETS, int(ms / self._STEP_MS))
+        self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        self.count += 1
+        self.max_ms = max(self.max_ms, ms)
+
+    def percentile_ms(self, percent: float) -> float:
+        """The upper edge of the bucket that holds this percentile, in ms; 0.0 when nothing was measured."""
+        wanted = self.count * percent / 100
+        seen = 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen >= wanted:
+                return min((bucket + 1) * self._STEP_MS, round(self.max_ms, 2))
+        return 0.0
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "count": self.count,
+            "p50_ms": self.percentile_ms(50),
+            "p99_ms": self.percentile_ms(99),
+            "max_ms": round(self.max_ms, 2),
+        }
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """Everything that is worth keeping of one call; filled while it runs, logged once at its end."""
+
+    call_id: str
+    agent: str = ""
+    caller: str = ""
+    media_format: str = ""
+    began_unix_s: float = field(default_factory=time.time)
+    reason: str = ""
+    detail: str = ""
+    completion_reason: str = ""
+    error: dict[str, str | None] | None = None
+    duration_s: float = 0.0
+    answered_after_s: float | None = None
+    greeted_after_s: float | None = None
+    replies: int = 0
+    model_reply_ms: Latencies = field(default_factory=Latencies)
+    bridge_reply_ms: Latencies = field(default_factory=Latencies)
+    uplink_ms: Latencies = field(default_factory=Latencies)
+    frame_lateness_ms: Latencies = field(default_factory=Latencies)
+    frames_late: int = 0
+    frames_lost: int = 0
+    audio_to_model_ms: int = 0
+    audio_dropped_ms: int = 0
+    audio_heard_ms: int = 0
+    interruptions: int = 0
+    underruns: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """The record as plain JSON types."""
+        facts: dict[str, Any] = {}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            facts[name] = value.summary() if isinstance(value, Latencies) else value
+        return facts
+
+
+def notice(event: str, facts: Mapping[str, object]) -> None:
+    """Log one event of the current call."""
+    _log.info(event, extra={"facts": facts})
+
+
+def call_ended(record: CallRecord, *, failure: bool) -> None:
+    """Log the one line that says how a call ended; a warning when something failed."""
+    _log.log(logging.WARNING if failure else logging.INFO, "call_ended", extra={"facts": record.facts()})
+
+
+class _CallIdFilter(logging.Filter):
+    """Puts the id of the current call on every line, whoever logs it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.call_id = call_id_of_context.get()
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if getattr(record, "call_id", ""):
+            line["call_id"] = record.call_id  # type: ignore[attr-defined]
+        line.update(getattr(record, "facts", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class ConsoleFormatter(logging.Formatter):
+    """One line for people: time, level, the first characters of the call's id, the event and its facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = self.formatTime(record, "%H:%M:%S") + f".{int(record.msecs):03}"
+        call = f" [{record.call_id[:8]}]" if getattr(record, "call_id", "") else ""  # type: ignore[attr-defined]
+        facts = getattr(record, "facts", {})
+        told = "".join(f" {name}={_short(value)}" for name, value in facts.items() if value not in (None, "", {}))
+        text = f"{stamp} {record.levelname.lower():7}{call} {record.getMessage()}{told}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "/".join(f"{key}:{_short(inner)}" for key, inner in value.items())
+    return repr(value) if isinstance(value, str) and " " in value else str(value)
+
+
+def set_up_logging(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
+    """Send all logs of the process to standard error in one of the two formats."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    handler.addFilter(_CallIdFilter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # The libraries' own stories of connections are ours to tell, in our words.
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)

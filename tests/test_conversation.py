@@ -1,0 +1,534 @@
+"""The dialogue, input by input: no clock, no network, every command compared."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from bridge.audio import PcmFormat
+from bridge.config import Agent, Destination, Limits
+from bridge.conversation import DIGIT_PAUSE_S, Conversation
+from bridge.dialogue import (
+    TRANSITIONS,
+    ClearLegAudio,
+    Command,
+    EndCall,
+    Notice,
+    RunTool,
+    SendEvent,
+    State,
+    Step,
+    TransferCall,
+)
+from bridge.ending import EndReason
+from bridge.errors import ModelProtocolError
+from bridge.playout import PlayoutQueue
+
+WIRE = PcmFormat(16000)
+AGENT = Agent(instructions="Be kind.", greeting="Say hello.", transfers={"sales": Destination(to="600@phones")})
+
+
+class Rig:
+    """A conversation with its playout, and the server's side of the talk in short words."""
+
+    def __init__(self, agent: Agent = AGENT, limits: Limits | None = None, lag_ms: int = 0) -> None:
+        self.playout = PlayoutQueue(WIRE, 600_000)
+        self.it = Conversation(agent, self.playout, limits or Limits(), lag_ms=lag_ms)
+        self.now = 100.0
+
+    def server(self, type_: str, **fields: Any) -> list[Command]:
+        return self.it.model_message(json.dumps({"type": type_, "event_id": "e", **fields}), self.now)
+
+    def created(self, response_id: str = "R1") -> list[Command]:
+        return self.server("response.created", response={"id": response_id, "status": "in_progress", "output": []})
+
+    def delta(self, ms: int, response_id: str = "R1", item_id: str = "A1") -> list[Command]:
+        pcm = base64.b64encode(bytes(48 * ms)).decode()
+        return self.server(
+            "response.output_audio.delta", response_id=response_id, item_id=item_id, content_index=0, delta=pcm
+        )
+
+    def done(self, response_id: str = "R1", status: str = "completed", **fields: Any) -> list[Command]:
+        response = {"id": response_id, "status": status, "output": [], "usage": None, **fields}
+        return self.server("response.done", response=response)
+
+    def words(self, text: str, item_id: str = "A1") -> list[Command]:
+        return self.server("response.output_audio_transcript.done", item_id=item_id, transcript=text)
+
+    def speech_started(self, item_id: str = "U1") -> list[Command]:
+        return self.server("input_audio_buffer.speech_started", item_id=item_id, audio_start_ms=0)
+
+    def speech_stopped(self) -> list[Command]:
+        return self.server("input_audio_buffer.speech_stopped", item_id="U1", audio_end_ms=0)
+
+    def play(self, ms: int) -> list[Command]:
+        """Let the caller hear so many milliseconds."""
+        commands: list[Command] = []
+        for _ in range(ms // 20):
+            self.now += 0.02
+            if self.playout.next_frame() is not None:
+                commands += self.it.playout_started(self.now)
+            elif self.playout.idle:
+                commands += self.it.playout_idle(self.now)
+        return commands
+
+    def greeted(self) -> Rig:
+        """The greeting was asked for, generated, and heard."""
+        self.it.media_ready(self.now)
+        self.created("R0")
+        self.delta(100, "R0", "A0")
+        self.done("R0")
+        self.play(140)
+        assert self.it.state is State.LISTENING
+        return self
+
+
+def sent(commands: Sequence[Command]) -> list[dict[str, Any]]:
+    return [json.loads(it.payload) for it in commands if isinstance(it, SendEvent)]
+
+
+def types(commands: Sequence[Command]) -> list[str]:
+    return [event["type"] for event in sent(commands)]
+
+
+def acts(commands: Sequence[Command]) -> list[Command]:
+    """Everything but what is sent or told."""
+    return [it for it in commands if not isinstance(it, SendEvent | Notice)]
+
+
+def notices(commands: Sequence[Command], event: str) -> list[dict[str, Any]]:
+    return [dict(it.facts) for it in commands if isinstance(it, Notice) and it.event == event]
+
+
+def call(name: str, arguments: str = "{}", call_id: str = "C1", status: str = "completed") -> dict[str, Any]:
+    return {
+        "id": f"F-{call_id}", "type": "function_call", "status": status,
+        "name": name, "call_id": call_id, "arguments": arguments,
+    }  # fmt: skip
+
+
+def test_every_state_answers_every_step_that_can_come() -> None:
+    for state in State:
+        for step in (Step.RESPONSE_CREATED, Step.BARGE_IN, Step.RESPONSE_DONE, Step.CLOSE):
+            assert (state, step) in TRANSITIONS
+    assert [key for key in TRANSITIONS if key[1] is Step.STAY] == [(State.CLOSING, Step.STAY)]
+
+
+def test_it_greets_once_and_keeps_the_persona() -> None:
+    rig = Rig()
+    (greeting,) = sent(rig.it.media_ready(rig.now))
+    assert greeting == {"type": "response.create", "response": {"instructions": "Be kind.\n\nSay hello."}}
+    assert rig.it.media_ready(rig.now) == []
+
+
+def test_without_a_greeting_the_caller_speaks_first() -> None:
+    rig = Rig(Agent(greeting=""))
+    assert rig.it.media_ready(rig.now) == []
+
+
+def test_speech_is_converted_once_and_played_whole() -> None:
+    rig = Rig()
+    rig.it.media_ready(rig.now)
+    rig.created()
+    assert rig.it.state is State.RESPONDING
+    rig.delta(200)
+    rig.delta(210)
+    rig.done()
+    assert rig.it.state is State.LISTENING
+    assert rig.playout.queued_ms == 410
+    rig.words("Hello there.")
+    heard = rig.play(440)
+    assert notices(heard, "agent_said") == [{"text": "Hello there.", "heard_ms": 410, "received_ms": 410}]
+
+
+def test_words_that_come_after_the_audio_are_told_then() -> None:
+    rig = Rig()
+    rig.created()
+    rig.delta(100)
+    rig.done()
+    assert notices(rig.play(140), "agent_said") == []
+    assert notices(rig.words("Late."), "agent_said") == [{"text": "Late.", "heard_ms": 100, "received_ms": 100}]
+    assert notices(rig.words("Late."), "agent_said") == []
+
+
+def test_barge_in_while_generating_truncates_to_what_was_heard_and_drops_late_deltas() -> None:
+    rig = Rig()
+    rig.created()
+    rig.delta(2000)
+    rig.play(1480)
+    commands = rig.speech_started()
+    assert sent(commands) == [
+        {"type": "conversation.item.truncate", "item_id": "A1", "content_index": 0, "audio_end_ms": 1480}
+    ]
+    assert acts(commands) == [ClearLegAudio()]
+    assert rig.it.state is State.INTERRUPTED
+    rig.delta(500)
+    assert rig.playout.idle
+    rig.done(status="cancelled", status_details={"type": "cancelled", "reason": "turn_detected"})
+    assert rig.it.state is State.LISTENING
+    assert types(rig.speech_stopped()) == []
+
+
+def test_barge_in_in_the_buffered_tail_after_response_done() -> None:
+    rig = Rig()
+    rig.created()
+    rig.delta(5000)
+    rig.words("One two three four five six seven eight nine ten")
+    rig.done()
+    rig.play(2500)
+    commands = rig.speech_started()
+    assert sent(commands)[0]["audio_end_ms"] == 2500
+    assert notices(commands, "agent_said")[0]["text"] == "One two three four five"
+    assert rig.playout.idle
+
+
+def test_the_lag_between_us_and_the_ear_is_taken_off() -> None:
+    rig = Rig(lag_ms=60)
+    rig.created()
+    rig.delta(1000)
+    rig.play(500)
+    assert sent(rig.speech_started())[0]["audio_end_ms"] == 440
+
+
+def test_an_item_that_nobody_heard_is_deleted_and_a_heard_one_left_alone() -> None:
+    rig = Rig()
+    rig.created()
+    rig.delta(200, item_id="A1")
+    rig.delta(200, item_id="A2")
+    rig.delta(200, item_id="A3")
+    rig.done()
+    rig.play(300)
+    assert [(it["type"], it["item_id"]) for it in sent(rig.speech_started())] == [
+        ("conversation.item.truncate", "A2"),
+        ("conversation.item.delete", "A3"),
+    ]
+
+
+def test_speech_of_a_silent_agent_interrupts_nothing() -> None:
+    rig = Rig().greeted()
+    assert sent(rig.speech_started()) == []
+    assert acts(rig.speech_started()) == []
+
+
+def test_audio_of_the_next_response_is_played_after_an_interruption() -> None:
+    rig = Rig()
+    rig.created()
+    rig.delta(1000)
+    rig.play(100)
+    rig.speech_started()
+    rig.done(status="cancelled")
+    rig.speech_stopped()
+    rig.created("R2")
+    rig.delta(100, "R2", "A2")
+    assert rig.it.state is State.RESPONDING
+    assert rig.playout.queued_ms >= 98
+
+
+def test_speech_started_after_the_cancelled_response_done() -> None:
+    """Some servers tell in this order (protocol sheet 3.6)."""
+    rig = Rig()
+    rig.created()
+    rig.delta(1000)
+    rig.play(200)
+    rig.done(status="cancelled")
+    assert sent(rig.speech_started())[0]["audio_end_ms"] == 200
+
+
+def test_hang_up_waits_until_the_goodbye_was_heard() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(400)
+    commands = rig.done(output=[call("hang_up", '{"reason":"all done"}')])
+    assert rig.it.state is State.CLOSING
+    assert not rig.it.wants_audio
+    assert acts(commands) == []
+    assert acts(rig.play(400)) == []
+    assert acts(rig.play(40)) == [EndCall(EndReason.AGENT_HUNG_UP, "all done")]
+
+
+def test_hang_up_without_a_word_ends_at_once() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    assert acts(rig.done(output=[call("hang_up", "not json")])) == [EndCall(EndReason.AGENT_HUNG_UP, "")]
+
+
+def test_the_caller_can_not_talk_into_the_goodbye() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(400)
+    rig.done(output=[call("hang_up")])
+    assert rig.speech_started() == []
+    rig.created("R2")
+    rig.delta(400, "R2", "A2")
+    assert rig.playout.queued_ms <= 400
+    rig.done("R2")
+    assert acts(rig.play(440)) == [EndCall(EndReason.AGENT_HUNG_UP, "")]
+
+
+def test_a_hang_up_that_the_caller_talked_into_does_not_happen() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(1000)
+    rig.play(100)
+    rig.speech_started()
+    commands = rig.done(output=[call("hang_up")])
+    assert rig.it.state is State.LISTENING
+    assert sent(commands)[0]["item"]["call_id"] == "C1"
+    assert acts(commands) == []
+
+
+def test_a_goodbye_that_never_drains_has_a_limit() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(1000)
+    rig.done(output=[call("hang_up")])
+    rig.play(1000)
+    # A shell that never reports the end of playout (a stuck leg) must not hold the call.
+    assert acts(rig.it.tick(rig.now)) == []
+    assert acts(rig.it.tick(rig.now + 9.0)) == []
+    assert acts(rig.it.tick(rig.now + 10.1)) == [EndCall(EndReason.AGENT_HUNG_UP, "")]
+    assert acts(rig.it.tick(rig.now + 11)) == []
+
+
+def test_transfer_acts_after_playout_and_comes_back_on_failure() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(100)
+    rig.done(output=[call("transfer_call", '{"destination":"sales"}')])
+    assert acts(rig.play(140)) == [TransferCall("C1", "sales", "600@phones")]
+    back = rig.it.transfer_failed("C1", "no such extension", rig.now)
+    assert rig.it.state is State.LISTENING
+    assert rig.it.wants_audio
+    assert types(back) == ["conversation.item.create", "response.create"]
+    assert "no such extension" in sent(back)[0]["item"]["output"]
+
+
+def test_transfer_to_an_unknown_destination_is_told_to_the_model() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    commands = rig.done(output=[call("transfer_call", '{"destination":"mars"}')])
+    assert types(commands) == ["conversation.item.create", "response.create"]
+    assert "sales" in sent(commands)[0]["item"]["output"]
+    assert rig.it.state is State.LISTENING
+
+
+def test_parallel_tools_get_one_output_each_and_one_response() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    commands = rig.done(output=[call("a", "{}", "C1"), call("b", '{"x":1}', "C2")])
+    assert acts(commands) == [RunTool("C1", "a", "{}"), RunTool("C2", "b", '{"x":1}')]
+    assert types(rig.it.tool_finished("C2", "two", rig.now)) == ["conversation.item.create"]
+    assert types(rig.it.tool_finished("C1", "one", rig.now)) == ["conversation.item.create", "response.create"]
+
+
+def test_a_call_is_carried_out_once_however_often_it_is_told() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    assert acts(rig.server("response.output_item.done", response_id="R1", output_index=0, item=call("a"))) == []
+    assert len(acts(rig.done(output=[call("a")]))) == 1
+    rig.it.tool_finished("C1", "x", rig.now)
+    rig.created("R2")
+    assert acts(rig.done("R2", output=[call("a")])) == []
+
+
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_calls_of_a_cancelled_or_failed_response_are_not_carried_out(status: str) -> None:
+    rig = Rig().greeted()
+    rig.created()
+    assert not any(isinstance(it, RunTool) for it in rig.done(status=status, output=[call("a")]))
+
+
+def test_an_incomplete_call_is_not_carried_out() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    assert acts(rig.done(status="incomplete", output=[call("a", status="incomplete")])) == []
+
+
+def test_a_tool_that_ends_while_the_caller_speaks_leaves_the_answer_to_the_next_turn() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.done(output=[call("a")])
+    rig.speech_started()
+    assert types(rig.it.tool_finished("C1", "x", rig.now)) == ["conversation.item.create"]
+    assert types(rig.speech_stopped()) == []
+    rig.created("R2")
+    assert types(rig.done("R2")) == []
+
+
+def test_a_tool_that_ends_during_another_response_is_answered_after_it() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.done(output=[call("a")])
+    rig.created("R2")
+    assert types(rig.it.tool_finished("C1", "x", rig.now)) == ["conversation.item.create"]
+    assert types(rig.done("R2")) == ["response.create"]
+
+
+def test_a_refused_request_is_made_again_when_the_active_response_is_done() -> None:
+    rig = Rig()
+    rig.it.media_ready(rig.now)
+    error = {"type": "invalid_request_error", "code": "conversation_already_has_active_response", "message": "busy"}
+    assert types(rig.server("error", error=error)) == []
+    rig.created("R9")
+    (again,) = sent(rig.done("R9"))
+    assert again["response"]["instructions"] == "Be kind.\n\nSay hello."
+
+
+@pytest.mark.parametrize(
+    "code", ["response_cancel_not_active", "input_audio_buffer_commit_empty", "item_truncate_invalid_item_id", None]
+)
+def test_routine_errors_do_not_end_the_call(code: str | None) -> None:
+    rig = Rig().greeted()
+    assert acts(rig.server("error", error={"type": "invalid_request_error", "code": code, "message": "m"})) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("invalid_api_key", EndReason.MODEL_REJECTED),
+        ("insufficient_quota", EndReason.MODEL_REJECTED),
+        ("session_expired", EndReason.MODEL_LOST),
+    ],
+)
+def test_fatal_errors_end_the_call_with_their_reason(code: str, reason: EndReason) -> None:
+    rig = Rig().greeted()
+    (end,) = acts(rig.server("error", error={"type": "invalid_request_error", "code": code, "message": "so"}))
+    assert isinstance(end, EndCall)
+    assert (end.reason, end.code) == (reason, code)
+
+
+def test_repeated_server_errors_end_the_call() -> None:
+    rig = Rig().greeted()
+    error = {"type": "server_error", "code": None, "message": "internal"}
+    ends = [acts(rig.server("error", error=error)) for _ in range(5)]
+    assert ends[:4] == [[], [], [], []]
+    assert [it.reason for it in ends[4] if isinstance(it, EndCall)] == [EndReason.MODEL_FAILED]
+
+
+def failed(code: str | None) -> dict[str, Any]:
+    error = {"type": "server_error", "code": code, "message": "it broke"}
+    return {"status": "failed", "status_details": {"type": "failed", "error": error}}
+
+
+def test_a_failed_response_is_tried_once_more_then_the_call_ends() -> None:
+    rig = Rig()
+    rig.it.media_ready(rig.now)
+    rig.created("R1")
+    (again,) = sent(rig.done("R1", **failed(None)))
+    assert again["response"]["instructions"].endswith("Say hello.")
+    rig.created("R2")
+    (end,) = acts(rig.done("R2", **failed("rate_limit_exceeded")))
+    assert isinstance(end, EndCall)
+    assert (end.reason, end.code) == (EndReason.MODEL_FAILED, "rate_limit_exceeded")
+    assert "it broke" in end.detail
+
+
+def test_a_failure_without_money_is_not_tried_again() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    (end,) = acts(rig.done(**failed("insufficient_quota")))
+    assert isinstance(end, EndCall)
+    assert end.reason is EndReason.MODEL_FAILED
+
+
+def test_status_details_as_a_bare_string_are_understood() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    assert (
+        "overloaded"
+        in notices(rig.done(status="failed", status_details="overloaded"), "response_retried")[0]["message"]
+    )
+
+
+def test_a_model_that_does_not_answer_stalls_the_call() -> None:
+    rig = Rig(limits=Limits(response_stall_s=8))
+    rig.it.media_ready(rig.now)
+    assert acts(rig.it.tick(rig.now + 7.9)) == []
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 8)) if isinstance(it, EndCall)] == [
+        EndReason.MODEL_STALLED
+    ]
+
+
+def test_a_response_that_makes_progress_does_not_stall() -> None:
+    rig = Rig()
+    rig.it.media_ready(rig.now)
+    rig.created()
+    rig.now += 7
+    rig.server("response.function_call_arguments.delta", delta="{")
+    assert acts(rig.it.tick(rig.now + 7)) == []
+    assert acts(rig.it.tick(rig.now + 8.1)) != []
+
+
+def test_the_callers_turn_must_be_answered() -> None:
+    rig = Rig().greeted()
+    rig.speech_started()
+    rig.speech_stopped()
+    rig.server("input_audio_buffer.committed", item_id="U1")
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 9)) if isinstance(it, EndCall)] == [
+        EndReason.MODEL_STALLED
+    ]
+
+
+def test_a_silent_caller_does_not_hold_the_line_but_a_speaking_agent_does() -> None:
+    rig = Rig(limits=Limits(caller_silent_s=30))
+    rig.greeted()
+    assert acts(rig.it.tick(rig.now + 29)) == []
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 30)) if isinstance(it, EndCall)] == [
+        EndReason.CALLER_SILENT
+    ]
+    rig.created()
+    rig.delta(100_000)
+    rig.done()
+    rig.play(80_000)
+    assert acts(rig.it.tick(rig.now)) == []
+
+
+def test_no_call_lasts_for_ever() -> None:
+    rig = Rig(limits=Limits(max_duration_s=60)).greeted()
+    rig.created()
+    (end,) = acts(rig.it.tick(rig.now + 61))
+    assert isinstance(end, EndCall)
+
+
+def test_keys_are_told_together_after_a_pause() -> None:
+    rig = Rig().greeted()
+    assert [rig.it.caller_digit(key, rig.now) for key in "12"] == [[], []]
+    assert sent(rig.it.tick(rig.now + DIGIT_PAUSE_S / 2)) == []
+    told = rig.it.tick(rig.now + DIGIT_PAUSE_S)
+    assert types(told) == ["conversation.item.create", "response.create"]
+    assert "1 2" in sent(told)[0]["item"]["content"][0]["text"]
+    assert "1" not in str(notices(told, "caller_pressed")), "digits are not for logs"
+
+
+def test_a_hash_ends_the_entry_at_once() -> None:
+    rig = Rig().greeted()
+    rig.it.caller_digit("7", rig.now)
+    assert types(rig.it.caller_digit("#", rig.now)) == ["conversation.item.create", "response.create"]
+
+
+def test_reply_latency_is_split_between_model_and_bridge() -> None:
+    rig = Rig().greeted()
+    rig.speech_started()
+    rig.speech_stopped()
+    rig.now += 0.3
+    rig.created()
+    rig.delta(200)
+    rig.now -= 0.012
+    assert notices(rig.play(20), "agent_starts") == [{"bridge_ms": 8.0, "model_ms": 300}]
+
+
+def test_unknown_events_and_fields_are_ignored() -> None:
+    rig = Rig().greeted()
+    assert rig.server("rate_limits.updated", rate_limits=[{"name": "tokens"}]) == []
+    assert rig.server("something.new", anything={"x": [1]}) == []
+    assert rig.server("input_audio_buffer.speech_stopped", item_id="U", audio_end_ms=1, obfuscation="x") == []
+
+
+@pytest.mark.parametrize("message", ["{", "[]", '"x"', '{"type":"response.created"}', '{"no":"type"}'])
+def test_what_the_protocol_does_not_allow_is_the_models_fault(message: str) -> None:
+    with pytest.raises(ModelProtocolError):
+        Rig().it.model_message(message, 0.0)

@@ -1,0 +1,75 @@
+"""The layers of the design, enforced: imports point up the table, and the pure layers know neither clock nor socket."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+BRIDGE = Path(__file__).parent.parent / "bridge"
+LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("words", frozenset({"errors", "config"})),
+    ("protocols", frozenset({"audiosocket", "audio", "playout", "realtime", "ending"})),
+    ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg"})),
+    ("shells", frozenset({"audiosocket_leg", "realtime_client", "ari_client", "ari_control", "tools", "telemetry"})),
+    ("one call", frozenset({"switchboard", "call"})),
+    ("one process", frozenset({"server", "__main__"})),
+)
+LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules}
+# A shell may use another only where the two are one concept in two files.
+SHELL_FAMILIES = {frozenset({"ari_control", "ari_client"})}
+PURE_FORBIDDEN = {"trio", "socket", "time", "random", "logging", "websockets", "asyncio", "threading", "datetime"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every imported module, `from bridge import x` as `bridge.x`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "bridge":
+                found |= {f"bridge.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+    return found
+
+
+FILES = sorted(path for path in BRIDGE.glob("*.py") if path.stem != "__init__")
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {path.stem for path in FILES} == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_imports_point_up_the_table(path: Path) -> None:
+    layer = LAYER_OF[path.stem]
+    for name in imports(path):
+        package, _, module = name.partition(".")
+        assert package != "simulators", f"{path.name} imports {name}"
+        if package != "bridge" or not module or module == "__version__":
+            continue
+        other = LAYER_OF[module]
+        assert other <= layer, f"{path.name} (layer {layer}) imports {module} (layer {other})"
+        if other == layer == 3:
+            assert frozenset({path.stem, module}) in SHELL_FAMILIES, (
+                f"shells {path.stem} and {module} know each other"
+            )
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if LAYER_OF[p.stem] <= 2], ids=lambda path: path.stem)
+def test_pure_layers_know_no_clock_and_no_socket(path: Path) -> None:
+    top_level = {name.partition(".")[0] for name in imports(path)}
+    assert not top_level & PURE_FORBIDDEN
+    if path.stem != "audio":
+        assert "numpy" not in top_level
+
+
+def test_simulators_know_the_pure_layers_only() -> None:
+    for path in (BRIDGE.parent / "simulators").rglob("*.py"):
+        for name in imports(path):
+            package, _, module = name.partition(".")
+            if package == "bridge" and module:
+                assert LAYER_OF[module] <= 2, f"{path.name} imports {name}"
