@@ -1,0 +1,470 @@
+"""A strict fake of Asterisk's ARI: the requests and events that the bridge uses, with 22.10.1's status codes and shapes.
+
+Runs on a `MemoryListener` in virtual time. `tests/ari_contract.py` is run against this and against the real one. Whatever
+the real one does not know is refused here too (unknown resource: 404, unknown parameter: an error of the test). What a
+call leaves behind is visible: `channels` and `bridges` are empty when everything was cleared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, NoReturn
+from urllib.parse import parse_qs, urlsplit
+
+import trio
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.trio.server import ServerConnection, serve
+
+from simulators.memory import MemoryListener
+
+Json = dict[str, Any]
+HUNG_UP = "hung up"
+_PARAMETERS = {
+    "bridges": {"type", "bridgeId", "name"},
+    "addChannel": {"channel"},
+    "externalMedia": {
+        *("app", "external_host", "encapsulation", "transport", "connection_type", "format", "data", "channelId"),
+    },
+    "answer": set[str](),
+    "variable": {"variable", "value"},
+    "continue": {"context", "extension", "priority"},
+    "DELETE": {"reason"},
+    "GET": {"only", "variable"},
+}
+
+
+class _Refused(Exception):
+    """An error answer: `status` and Asterisk's `message`."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _refuse(status: int, message: str) -> NoReturn:
+    raise _Refused(status, message)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the dialplan a channel went on. `exten` and `priority` are empty for "the next priority"."""
+
+    context: str = ""
+    exten: str = ""
+    priority: str = ""
+
+
+@dataclass(eq=False)
+class FakeChannel:
+    """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`."""
+
+    server: AriServer
+    id: str
+    name: str
+    caller: tuple[str, str] = ("", "")
+    context: str = "default"
+    exten: str = "s"
+    arguments: tuple[str, ...] = ()
+    state: str = "Ring"
+    in_stasis: bool = False
+    dialplan: Place | str | None = None
+    bridge: FakeBridge | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def json(self) -> Json:
+        """As in events and answers."""
+        stasis = ",".join([self.server.app, *self.arguments])
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "protocol_id": "",
+            "caller": {"name": self.caller[1], "number": self.caller[0]},
+            "connected": {"name": "", "number": ""},
+            "accountcode": "",
+            "dialplan": {
+                **{"context": self.context, "exten": self.exten, "priority": 2},
+                **{"app_name": "Stasis" if self.in_stasis else "", "app_data": stasis if self.in_stasis else ""},
+            },
+            "creationtime": "2026-11-21T06:17:02.211+0000",
+            "language": "en",
+        }
+
+    def hang_up(self, cause: int = 16) -> None:
+        """The far end hangs up."""
+        self.server.emit("ChannelHangupRequest", cause=cause, channel=self.json())
+        self.leave(HUNG_UP)
+
+    def press(self, digit: str) -> None:
+        """The far end presses a key."""
+        self.server.emit("ChannelDtmfReceived", digit=digit, duration_ms=100, channel=self.json())
+
+    def leave(self, where: Place | str) -> None:
+        """Leave Stasis. The subscription ends with StasisEnd, so that the channel's own end is not told."""
+        self.dialplan = where
+        if self.bridge is not None:
+            self.bridge.remove(self)
+        if self.in_stasis:
+            self.in_stasis = False
+            self.server.emit("StasisEnd", channel=self.json())
+        if where == HUNG_UP:
+            self.server.channels.pop(self.id, None)
+
+    def returns(self, *arguments: str) -> None:
+        """The dialplan executes Stasis() once more with the same channel."""
+        self.arguments, self.dialplan = arguments, None
+        self.server.enter(self)
+
+
+@dataclass(eq=False)
+class FakeBridge:
+    """A mixing bridge. `ever_held`: it has held a channel, and so is listed with the application."""
+
+    server: AriServer
+    id: str
+    name: str
+    members: list[FakeChannel] = field(default_factory=list)
+    ever_held: bool = False
+
+    def json(self) -> Json:
+        """As in events and answers."""
+        return {
+            "id": self.id,
+            "technology": "simple_bridge",
+            "bridge_type": "mixing",
+            "bridge_class": "stasis",
+            "creator": "Stasis",
+            "name": self.name,
+            "channels": [member.id for member in self.members],
+            "creationtime": "2026-11-21T06:17:02.219+0000",
+            "video_mode": "talker",
+        }
+
+    def add(self, channel: FakeChannel) -> None:
+        """A channel that is a member already leaves and enters again, as in the real one."""
+        if channel.bridge is not None:
+            channel.bridge.remove(channel)
+        channel.bridge, self.ever_held = self, True
+        self.members.append(channel)
+        self.server.emit("ChannelEnteredBridge", bridge=self.json(), channel=channel.json())
+
+    def remove(self, channel: FakeChannel) -> None:
+        """Take the channel out."""
+        channel.bridge = None
+        self.members.remove(channel)
+        self.server.emit("ChannelLeftBridge", bridge=self.json(), channel=channel.json())
+
+
+class AriServer:
+    """One Asterisk. Serve it with `run`, let the bridge come in by `connect`, place calls with `incoming_call`.
+
+    `dialplan` holds the places that exist, as `(context, exten, priority)`. `on_external_media(host, uuid, format)` is
+    called when the bridge asks for media; it may raise `ConnectionRefusedError`. `requests` lists what was asked, in order.
+    """
+
+    def __init__(
+        self, app: str = "bridge-1", username: str = "bridge", password: str = "bridge", version: str = "22.10.1"
+    ) -> None:
+        self.app = app
+        self.credentials = f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
+        self.api_key = f"{username}:{password}"
+        self.version = version
+        self.enabled = True
+        self.listener = MemoryListener()
+        self.channels: dict[str, FakeChannel] = {}
+        self.bridges: dict[str, FakeBridge] = {}
+        self.dialplan: set[tuple[str, str, str]] = set()
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.on_external_media: Callable[[str, str, str], None] | None = None
+        self.accepted = 0
+        self._silent: list[str] = []
+        self._stasis_delay_s = 0.0
+        self._numbers = itertools.count(1)
+        self._current: _Connection | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def connect(self) -> trio.abc.Stream:
+        """A new byte stream to this Asterisk, for the bridge's `connect_stream`."""
+        return self.listener.connect()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await serve(
+                self._serve,
+                listeners=[self.listener.as_socket_listener()],
+                process_request=self._authenticate,
+                compression=None,
+                ping_interval=None,
+            )
+
+    # What happens in the dialplan and on the phones
+
+    def incoming_call(
+        self, *arguments: str, caller: tuple[str, str] = ("1001", "Alice"), exten: str = "100", state: str = "Ring"
+    ) -> FakeChannel:
+        """The dialplan executes `Stasis(app,arguments...)` for a new caller (number, name)."""
+        number = next(self._numbers)
+        channel = FakeChannel(
+            self, f"demo-1795241822.{number}", f"PJSIP/alice-{number:08x}", caller, "phones", exten, arguments, state
+        )
+        self.channels[channel.id] = channel
+        self.enter(channel)
+        return channel
+
+    def enter(self, channel: FakeChannel) -> None:
+        """The channel is in Stasis from here on. Without a websocket Stasis() fails and the dialplan goes on."""
+        if self._current is None:
+            channel.variables["STASISSTATUS"] = "FAILED"
+            channel.leave(Place())
+            return
+        channel.in_stasis = True
+        self.emit("StasisStart", args=list(channel.arguments), channel=channel.json())
+
+    def emit(self, kind: str, **content: Any) -> None:
+        """Send an event to whoever holds the app; nobody there: it is lost, as in the real one."""
+        if self._current is not None:
+            event = {"type": kind, "timestamp": "2026-11-21T06:17:02.220+0000", **content}
+            self._current.post({**event, "asterisk_id": "02:fc:00:00:00:01", "application": self.app})
+
+    # Faults
+
+    @contextmanager
+    def never_answers(self, prefix: str) -> Iterator[None]:
+        """Requests whose `METHOD uri` begins with `prefix` are carried out by nobody and get no answer."""
+        self._silent.append(prefix)
+        try:
+            yield
+        finally:
+            self._silent.remove(prefix)
+
+    @contextmanager
+    def delayed_stasis_start(self, seconds: float) -> Iterator[None]:
+        """Media channels enter Stasis only so long after externalMedia was answered."""
+        self._stasis_delay_s = seconds
+        try:
+            yield
+        finally:
+            self._stasis_delay_s = 0.0
+
+    async def drop_connection(self) -> None:
+        """The connection breaks without a goodbye. Channels and bridges stay."""
+        if self._current is not None:
+            await trio.aclose_forcefully(self._current.websocket.stream)
+            self._current = None
+
+    async def close_connection(self) -> None:
+        """Asterisk closes the websocket in order."""
+        if self._current is not None:
+            await self._current.websocket.aclose()
+            self._current = None
+
+    def replaced(self) -> None:
+        """Another process connects with the same app: the old socket lives on, deaf."""
+        self.emit("ApplicationReplaced")
+        self._current = None
+
+    # The server's side of the websocket
+
+    def _authenticate(self, connection: ServerConnection, request: Request) -> Response | None:
+        url = urlsplit(request.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if not self.enabled or url.path != "/ari/events":
+            return connection.respond(HTTPStatus.NOT_FOUND, "Not Found")
+        if request.headers.get("Authorization") != self.credentials and query.get("api_key") != self.api_key:
+            return connection.respond(HTTPStatus.UNAUTHORIZED, '{"message":"Authentication required"}')
+        if query.get("app") != self.app or query.get("subscribeAll", "false") != "false":
+            raise AssertionError(f"the bridge subscribes to {request.path}, expected app={self.app}")
+        return None
+
+    async def _serve(self, websocket: ServerConnection) -> None:
+        self.accepted += 1
+        if self._current is not None:
+            self.replaced()
+        connection = self._current = _Connection(websocket)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.write)
+                async for message in websocket:
+                    self._answer(connection, json.loads(message))
+                nursery.cancel_scope.cancel()
+        except* ConnectionClosed:
+            pass
+        finally:
+            if self._current is connection:
+                self._current = None
+
+    def _answer(self, connection: _Connection, request: Json) -> None:
+        method, uri = request["method"], request["uri"]
+        query = {pair["name"]: pair["value"] for pair in request.get("query_strings", [])}
+        self.requests.append((method, uri, query))
+        if any(f"{method} {uri}".startswith(prefix) for prefix in self._silent):
+            return
+        body: Any = None
+        try:
+            status, body = self._carry_out(method, uri.split("/"), query)
+        except _Refused as refusal:
+            status, body = refusal.status, {"message": str(refusal)}
+        answer = {
+            "type": "RESTResponse",
+            "transaction_id": "",
+            "request_id": request["request_id"],
+            "status_code": status,
+            "reason_phrase": HTTPStatus(status).phrase,
+            "uri": uri,
+        }
+        if body is not None:
+            answer |= {"content_type": "application/json", "message_body": json.dumps(body)}
+        connection.post(answer)
+
+    def _carry_out(self, method: str, path: list[str], query: dict[str, str]) -> tuple[int, Any]:
+        known = _PARAMETERS.get(method) or _PARAMETERS.get(path[-1], set())
+        assert query.keys() <= known, f"{method} {path} with unknown parameters {query.keys() - known}"
+        match method, path:
+            case "GET", ["asterisk", "info"]:
+                return 200, {"system": {"version": self.version, "entity_id": "02:fc:00:00:00:01"}}
+            case "GET", ["applications", app]:
+                return 200, self._application(app)
+            case "GET", ["channels"]:
+                return 200, [channel.json() for channel in self.channels.values()]
+            case "GET", ["bridges"]:
+                return 200, [bridge.json() for bridge in self.bridges.values()]
+            case "POST", ["bridges"]:
+                return 200, self._make_bridge(query)
+            case "DELETE", ["bridges", bridge_id]:
+                self._destroy_bridge(self._bridge(bridge_id))
+            case "POST", ["bridges", bridge_id, "addChannel"]:
+                self._add_channels(self._bridge(bridge_id), query["channel"].split(","))
+            case "POST", ["channels", "externalMedia"]:
+                return 200, self._external_media(query)
+            case "GET", ["channels", channel_id]:
+                return 200, self._channel(channel_id).json()
+            case "DELETE", ["channels", channel_id]:
+                self._hang_up(self._channel(channel_id))
+            case "GET", ["channels", channel_id, "variable"]:
+                return 200, {"value": self._read(self._channel(channel_id), query["variable"])}
+            case "POST", ["channels", channel_id, action]:
+                self._act(self._channel(channel_id, in_stasis=True), action, query)
+            case _:
+                _refuse(404, "Resource not found")
+        return 204, None
+
+    def _application(self, app: str) -> Json:
+        if app != self.app:
+            _refuse(404, "Application not found")
+        return {
+            "name": app,
+            "channel_ids": [channel.id for channel in self.channels.values() if channel.in_stasis],
+            "bridge_ids": [bridge.id for bridge in self.bridges.values() if bridge.ever_held],
+            **{"endpoint_ids": [], "device_names": [], "events_allowed": [], "events_disallowed": []},
+        }
+
+    def _channel(self, channel_id: str, *, in_stasis: bool = False) -> FakeChannel:
+        channel = self.channels.get(channel_id) or _refuse(404, "Channel not found")
+        if in_stasis and not channel.in_stasis:
+            _refuse(409, "Channel not in Stasis application")
+        return channel
+
+    def _bridge(self, bridge_id: str) -> FakeBridge:
+        return self.bridges.get(bridge_id) or _refuse(404, "Bridge not found")
+
+    def _make_bridge(self, query: dict[str, str]) -> Json:
+        assert query["type"] == "mixing"
+        if query["bridgeId"] in self.bridges:
+            _refuse(409, f"Bridge with id '{query['bridgeId']}' already exists")
+        bridge = self.bridges[query["bridgeId"]] = FakeBridge(self, query["bridgeId"], query.get("name", ""))
+        return bridge.json()
+
+    def _destroy_bridge(self, bridge: FakeBridge) -> None:
+        for channel in list(bridge.members):
+            bridge.remove(channel)
+        del self.bridges[bridge.id]
+        if bridge.ever_held:
+            self.emit("BridgeDestroyed", bridge=bridge.json())
+
+    def _add_channels(self, bridge: FakeBridge, channel_ids: list[str]) -> None:
+        channels = [self.channels.get(channel_id) or _refuse(400, "Channel not found") for channel_id in channel_ids]
+        if not all(channel.in_stasis for channel in channels):
+            _refuse(422, "Channel not in Stasis application")
+        for channel in channels:
+            bridge.add(channel)
+
+    def _external_media(self, query: dict[str, str]) -> Json:
+        if not query.get("data"):
+            _refuse(400, "data can not be empty")
+        expected = {"app": self.app, "encapsulation": "audiosocket", "transport": "tcp", "connection_type": "client"}
+        broken = expected.items() - query.items() or query["channelId"] in self.channels
+        try:
+            if self.on_external_media is not None:
+                self.on_external_media(query["external_host"], query["data"], query["format"])
+        except ConnectionRefusedError:
+            broken = True
+        if broken or query["format"] not in ("slin", "slin16", "slin24"):
+            _refuse(500, "An internal error prevented this request from being handled")
+        name = f"AudioSocket/{query['external_host']}-{query['data']}"
+        channel = FakeChannel(self, query["channelId"], name, arguments=(query["data"],), state="Down")
+        self.channels[channel.id] = channel
+        described = channel.json()
+        assert self._nursery is not None
+        self._nursery.start_soon(self._media_enters, channel, self._stasis_delay_s)
+        return described
+
+    async def _media_enters(self, channel: FakeChannel, delay_s: float) -> None:
+        await trio.sleep(delay_s)
+        if channel.id in self.channels:
+            channel.state = "Up"
+            self.emit("ChannelStateChange", channel=channel.json())
+            self.enter(channel)
+
+    def _hang_up(self, channel: FakeChannel) -> None:
+        self.emit("ChannelHangupRequest", cause=32, soft=True, channel=channel.json())
+        channel.leave(HUNG_UP)
+        if channel.name.startswith("AudioSocket/"):
+            self.emit("ChannelDestroyed", cause=16, cause_txt="Normal Clearing", channel=channel.json())
+
+    def _read(self, channel: FakeChannel, variable: str) -> str:
+        if variable.startswith("DIALPLAN_EXISTS("):
+            place = variable.removeprefix("DIALPLAN_EXISTS(").removesuffix(")").split(",")
+            return "1" if tuple(place) in self.dialplan else "0"
+        if variable not in channel.variables:
+            _refuse(404, "Provided variable was not found")
+        return channel.variables[variable]
+
+    def _act(self, channel: FakeChannel, action: str, query: dict[str, str]) -> None:
+        match action:
+            case "answer":
+                if channel.state != "Up":
+                    channel.state = "Up"
+                    self.emit("ChannelStateChange", channel=channel.json())
+            case "variable":
+                channel.variables[query["variable"]] = query["value"]
+                self.emit("ChannelVarset", **query, channel=channel.json())
+            case "continue":
+                place = Place(query.get("context", ""), query.get("extension", ""), query.get("priority", ""))
+                exists = place == Place() or (place.context, place.exten, place.priority) in self.dialplan
+                channel.leave(place if exists else HUNG_UP)
+            case _:
+                _refuse(404, "Resource not found")
+
+
+class _Connection:
+    """One websocket and what is to be sent on it. Full (1024 messages): the test reads nothing any more."""
+
+    def __init__(self, websocket: ServerConnection) -> None:
+        self.websocket = websocket
+        self._send, self._receive = trio.open_memory_channel[str](1024)
+
+    def post(self, message: Json) -> None:
+        self._send.send_nowait(json.dumps(message))
+
+    async def write(self) -> None:
+        async for message in self._receive:
+            await self.websocket.send(message)
