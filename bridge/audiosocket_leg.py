@@ -129,7 +129,7 @@ class AudioSocketLeg:
         """Nothing to do: Asterisk plays at once what it gets."""
         await trio.lowlevel.checkpoint()
 
-    async def close(self, farewell: Farewell) -> None:  # noqa: ARG002 - AudioSocket has one way to say goodbye
+    async def close(self, farewell: Farewell) -> None:
         """Send 0x00 and FIN, wait at most `LINGER_S` for the far end's FIN, free the socket.
 
         Runs inside the caller's shielded and bounded scope; cancelled, it frees the socket at once.
