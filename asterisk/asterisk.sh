@@ -20,6 +20,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=$(dirname "$here")/build
 name=realtime-bridge-asterisk # of the image and of the container
 base=debian:sid-slim
+network=${ASTERISK_NETWORK:-host}
 pid_file=$build/asterisk-dockerd.pid # present only while an engine runs that this script started
 engine_log=$build/asterisk-dockerd.log
 
@@ -67,10 +68,10 @@ engine_answers() { within 10 docker info >/dev/null 2>&1; }
 
 compose() {
     local file=$here/compose.yaml
-    [[ ${ASTERISK_NETWORK:-host} != bridged ]] || file=$here/compose.bridged.yaml
-    export ASTERISK_USER ASTERISK_INPUTS
+    [[ $network == host ]] || file=$here/compose.bridged.yaml
+    export ASTERISK_USER ASTERISK_IDENTITY
     ASTERISK_USER=$(id -u):$(id -g)
-    ASTERISK_INPUTS=$(inputs_hash)
+    ASTERISK_IDENTITY=$(identity)
     if docker compose version >/dev/null 2>&1; then
         docker compose -p realtime-bridge -f "$file" "$@"
     else
@@ -194,9 +195,18 @@ image() {
 
 # --- container -------------------------------------------------------------------------------------------------------
 
-running_hash() {
-    [[ $(docker container inspect -f '{{.State.Running}}' "$name" 2>/dev/null) == true ]] || return 0
-    docker container inspect -f '{{index .Config.Labels "inputs"}}/{{.HostConfig.NetworkMode}}' "$name"
+# What the container must be: of these inputs, for this user, and writing into this checkout rather than another one.
+identity() { echo "$(inputs_hash) $network $(id -u) $build"; }
+
+running() { [[ $(docker container inspect -f '{{.State.Running}}' "$name" 2>/dev/null) == true ]]; }
+
+# A recordings folder that was deleted and made again is another one, although its name is the same.
+sees_our_recordings() {
+    [[ $network != host ]] || [[ $(docker exec "$name" stat -c %i /recordings) == "$(stat -c %i "$build/recordings")" ]]
+}
+
+is_ours() {
+    running && [[ $(docker container inspect -f '{{index .Config.Labels "identity"}}' "$name") == "$(identity)" ]] && sees_our_recordings
 }
 
 asterisk_rx() { docker exec "$name" asterisk -rx "$*"; }
@@ -218,7 +228,6 @@ takes_calls() {
 
 # Two test processes may call `up` at once: the second waits and finds everything done.
 lock() {
-    mkdir -p "$build"
     exec 9>"$build/asterisk.lock"
     ! command -v flock >/dev/null || flock -w 300 9
 }
@@ -230,16 +239,11 @@ replace_container() {
 }
 
 up() {
-    lock
-    image
     # Ours before Docker makes it, which would be as root.
     mkdir -p "$build/recordings"
-    local network=host wanted
-    [[ ${ASTERISK_NETWORK:-host} != bridged ]] || network=realtime-bridge_default
-    wanted=$(inputs_hash)/$network
-    if [[ $(running_hash) != "$wanted" ]]; then
-        step "up: container started" up replace_container
-    fi
+    lock
+    image
+    is_ours || step "up: container started" up replace_container
     step "up: Asterisk takes calls, ARI answers on 127.0.0.1:8088" ready takes_calls
 }
 
@@ -263,11 +267,11 @@ status() {
         "$(inputs_hash)") say "image: up to date" ;;
         *) say "image: older than its inputs; \`up\` rebuilds it" ;;
     esac
-    if [[ -z $(running_hash) ]]; then
+    if ! running; then
         say "container: not running"
         return 1
     fi
-    say "container: running, $(asterisk_rx 'core show uptime' | head -n 1)"
+    say "container: $(is_ours || echo 'not of this checkout and version, ')running, $(asterisk_rx 'core show uptime' | head -n 1)"
     say "calls: $(asterisk_rx 'core show channels' | grep 'active call')"
 }
 
