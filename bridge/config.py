@@ -232,6 +232,7 @@ def _check(config: Config, source: str) -> None:
     require(
         ":" in config.asterisk.media_address, "asterisk.media_address", "must be HOST:PORT as Asterisk reaches us"
     )
+    require(0 <= config.asterisk.lag_ms <= 1000, "asterisk.lag_ms", "must be 0 to 1000")
     require(0 <= config.server.audiosocket_port <= 65535, "server.audiosocket_port", "must be 0 to 65535")
     require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")
     for name, value in msgspec.structs.asdict(config.limits).items():

@@ -1,0 +1,109 @@
+"""Settings: defaults, precedence, and errors that a person can act upon."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bridge.config import Agent, Config, MediaFormat, effective, load_config
+from bridge.errors import ConfigError
+
+EXAMPLE = Path(__file__).parent.parent / "bridge.toml"
+
+
+def test_defaults_are_enough() -> None:
+    config = load_config("", {})
+    assert config.asterisk.format is MediaFormat.SLIN16
+    assert config.agent_for() == ("default", Agent())
+
+
+def test_the_example_file_holds_every_key_with_its_default() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert load_config(text, {}) == load_config("", {})
+    written = tomllib.loads(text)
+    defaults = msgspec.to_builtins(load_config("", {}))
+
+    def keys(tree: object, path: str = "") -> set[str]:
+        if not isinstance(tree, dict) or not tree:
+            return {path}
+        return {key for name, inner in tree.items() for key in keys(inner, f"{path}.{name}")}
+
+    assert keys(defaults) - keys(written) == {".agents.default.transfers", ".routes"}
+    # What is commented out must be right as well.
+    uncommented = re.sub(r"(?m)^#(\[|[a-z]+ =)", r"\1", text) + "[agents.sales]\n"
+    config = load_config(uncommented, {})
+    assert config.agents["default"].transfers["reception"].to == "600@phones"
+    assert config.routes[0].agent == "sales"
+
+
+def test_environment_beats_the_file_and_the_command_line_beats_both() -> None:
+    text = "[server]\nmax_calls = 1\n[asterisk]\nusername = 'file'"
+    config = load_config(text, {"BRIDGE_MAX_CALLS": "2", "BRIDGE_ARI_USERNAME": "env"}, {"server.max_calls": "3"})
+    assert config.server.max_calls == 3
+    assert config.asterisk.username == "env"
+
+
+def test_the_bridges_own_key_beats_the_common_one() -> None:
+    both = {"OPENAI_API_KEY": "common", "BRIDGE_REALTIME_API_KEY": "own"}
+    assert load_config("", both).realtime.api_key == "own"
+    assert load_config("", {"OPENAI_API_KEY": "common"}).realtime.api_key == "common"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "says"),
+    [
+        ("[server", {}, "bridge.toml: not valid TOML"),
+        ("[server]\nport = 1", {}, "bridge.toml: server: Object contains unknown field `port`"),
+        ("[asterisk]\nformat = 'ulaw'", {}, "asterisk.format"),
+        ("[limits]\ntool_s = 0", {}, "limits.tool_s: must be above zero"),
+        ("[realtime]\nurl = 'https://x'", {}, "realtime.url: must start with wss://"),
+        ("[agents.x]\nspeed = 9", {}, "agents.x.speed: must be 0.25 to 1.5"),
+        ("[[routes]]\nagent = 'nobody'", {}, "agent 'nobody' is not defined; known: default"),
+        ("", {"BRIDGE_MAX_CALLS": "many"}, "environment variable BRIDGE_MAX_CALLS: server.max_calls"),
+        ("[asterisk]\nlag_ms = 5000", {}, "asterisk.lag_ms: must be 0 to 1000"),
+        ("[asterisk]\nmedia_address = 'here'", {}, "asterisk.media_address: must be HOST:PORT"),
+    ],
+)
+def test_errors_name_the_place_and_the_remedy(text: str, environ: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(text, environ)
+    assert says in str(caught.value)
+
+
+def test_routes_choose_agents_in_order() -> None:
+    config = load_config(
+        """
+        [agents.sales]
+        [agents.night]
+        [[routes]]
+        agent = "night"
+        called = "200"
+        [[routes]]
+        agent = "sales"
+        argument = "buy"
+        """,
+        {},
+    )
+    assert config.agent_for(called="200", argument="buy")[0] == "night"
+    assert config.agent_for(called="100", argument="buy")[0] == "sales"
+    assert config.agent_for(called="100", argument="sales")[0] == "sales"
+    assert config.agent_for(called="100", argument="unknown")[0] == "default"
+
+
+def test_secrets_are_masked_wherever_settings_are_shown() -> None:
+    config = load_config(
+        "[realtime]\nheaders = {api-key = 'hush'}", {"OPENAI_API_KEY": "sk-hush", "BRIDGE_ARI_PASSWORD": "hush"}
+    )
+    shown = dict(effective(config))
+    assert "hush" not in str(shown)
+    assert shown["realtime.api_key"] == "(set, hidden)"
+    assert shown["server.max_calls"] == "100"
+
+
+def test_settings_can_not_change() -> None:
+    with pytest.raises(AttributeError):
+        Config().server.max_calls = 5  # type: ignore[misc]
