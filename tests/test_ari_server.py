@@ -1,0 +1,142 @@
+"""The fake Asterisk keeps the contract that the real one keeps, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+import urllib.request
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import ari_contract as contract
+import pytest
+import trio
+
+from bridge.ari_client import AriClient, Message
+from bridge.config import Asterisk
+from simulators.ari_server import AriServer, FakeChannel
+
+# Another real Asterisk than the container's may be named: its dialplan must have 100@phones and 600@phones.
+PLACE = os.environ.get("ASTERISK_ARI", "127.0.0.1:8088")
+
+
+class FakeExchange:
+    """`contract.Exchange` on the fake."""
+
+    def __init__(self) -> None:
+        self.config = Asterisk(password="bridge")
+        self.ari = AriServer()
+        self.ari.dialplan.add(("phones", "600", "1"))
+        self.ari.on_external_media = self._media
+        self.connect_stream: Callable[[], trio.abc.Stream] | None = self.ari.connect
+        self.media_arrived: list[UUID] = []
+        self._channel: FakeChannel | None = None
+
+    def _media(self, host: str, uuid: str, media_format: str) -> None:
+        if host != self.config.media_address:
+            raise ConnectionRefusedError
+        self.media_arrived.append(UUID(uuid))
+
+    async def place_call(self) -> str:
+        self._channel = self.ari.incoming_call()
+        return self._channel.id
+
+    async def far_end_presses(self, digit: str) -> None:
+        assert self._channel is not None
+        self._channel.press(digit)
+
+    async def far_end_hangs_up(self) -> None:
+        assert self._channel is not None
+        self._channel.hang_up()
+
+
+class RealExchange:
+    """`contract.Exchange` on the container. The far end is the other half of a Local channel, in a Stasis app of its own.
+
+    `__BRIDGE_APP` leads extension 100 to an app that nobody else uses at the same time.
+    """
+
+    connect_stream: Callable[[], trio.abc.Stream] | None = None
+
+    def __init__(self, port: int, far: AriClient, far_events: list[Message]) -> None:
+        self.config = Asterisk(
+            url=f"ws://{PLACE}", password="bridge", app="bridge-contract", media_address=f"127.0.0.1:{port}"
+        )
+        self.media_arrived: list[UUID] = []
+        self._far, self._far_events, self._far_id = far, far_events, ""
+
+    async def serve_media(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(30):
+            header = await stream.receive_some(19)
+            self.media_arrived.append(UUID(bytes=bytes(header[3:19])))
+            while await stream.receive_some(4096):
+                pass
+
+    async def place_call(self) -> str:
+        self._far_id, caller_id = f"far-{uuid4()}", f"caller-{uuid4()}"
+        query = {"endpoint": "Local/100@phones", "app": "contract-far"}
+        query |= {"channelId": self._far_id, "otherChannelId": caller_id}
+        await trio.to_thread.run_sync(self._post, "channels", query, {"variables": {"__BRIDGE_APP": self.config.app}})
+        return caller_id
+
+    def _post(self, uri: str, query: dict[str, str], body: object) -> None:
+        request = urllib.request.Request(
+            f"http://{PLACE}/ari/{uri}?{urllib.parse.urlencode(query)}",
+            data=json.dumps(body).encode(),
+            method="POST",
+            headers={
+                "Content-Type": "application/json",
+                "Authorization": f"Basic {b64encode(b'bridge:bridge').decode()}",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=3):
+            pass
+
+    async def far_end_presses(self, digit: str) -> None:
+        # The far half enters its own app when the caller's half is answered.
+        await contract.eventually(
+            lambda: any(e.channel and e.channel.id == self._far_id for e in self._far_events), "the far end's answer"
+        )
+        await self._far.request("POST", f"channels/{self._far_id}/dtmf", dtmf=digit)
+
+    async def far_end_hangs_up(self) -> None:
+        await self._far.request("DELETE", f"channels/{self._far_id}", reason="normal")
+
+
+@pytest.mark.parametrize("clause", contract.CONTRACT, ids=lambda clause: clause.__name__)
+async def test_the_fake_keeps_the_contract(clause: contract.Clause, autojump_clock: trio.testing.MockClock) -> None:
+    exchange = FakeExchange()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exchange.ari.run)
+        await clause(exchange)
+        nursery.cancel_scope.cancel()
+    assert not exchange.ari.bridges
+
+
+@asynccontextmanager
+async def real_exchange() -> AsyncIterator[RealExchange]:
+    far_events: list[Message] = []
+
+    async def on_connected(after_replaced: bool) -> None:
+        await trio.sleep_forever()
+
+    config = Asterisk(url=f"ws://{PLACE}", password="bridge", app="contract-far")
+    far = AriClient(config, 3.0, far_events.append, on_connected, lambda: None)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        exchange = RealExchange(listeners[0].socket.getsockname()[1], far, far_events)
+        nursery.start_soon(trio.serve_listeners, exchange.serve_media, listeners)
+        nursery.start_soon(far.run)
+        await contract.eventually(lambda: far.connected, "the ARI connection (asterisk/asterisk.sh up)")
+        yield exchange
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("clause", contract.CONTRACT, ids=lambda clause: clause.__name__)
+async def test_a_real_asterisk_keeps_the_contract(clause: contract.Clause) -> None:
+    async with real_exchange() as exchange:
+        await clause(exchange)
