@@ -264,7 +264,7 @@ class AriClient:
                 else:
                     self._on_event(message)
         except ConnectionClosed as error:
-            return str(error)
+            return f"lost: {error}"
 
     def _on_replaced(self, scope: trio.CancelScope) -> None:
         """Keep the socket, on which the calls that we have can still be controlled, then ask for the app again."""
