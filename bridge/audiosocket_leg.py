@@ -96,11 +96,11 @@ class AudioSocketLeg:
         while True:
             # One task for both directions: a read that is cancelled loses nothing, a write is never cut off here.
             with trio.move_on_at(metronome.next_deadline(trio.current_time())):
-                event = await self._next_event(learning=True)
-                self._kept.append(event)
-                if not isinstance(event, CallerDigit):
-                    return self._format
-                continue
+                while True:
+                    event = await self._next_event(learning=True)
+                    self._kept.append(event)
+                    if not isinstance(event, CallerDigit):
+                        return self._format
             await self.send_audio(SLIN.silence)
 
     async def receive(self) -> LegEvent:
