@@ -355,6 +355,11 @@ class ChannelControl:
         except ControlRefused as error:
             if error.status == 404:
                 raise
+            logger.warning(
+                "ARI: can not tell whether %s@%s,%s exists, and Asterisk hangs up a caller who is sent to nowhere; "
+                "load func_dialplan.so (%s)",
+                *(exten, context, priority, error),
+            )
             return None
         return str(answer["value"]) != "0"
 

@@ -177,6 +177,7 @@ class AriServer:
         self.api_key = f"{username}:{password}"
         self.version = version
         self.enabled = True
+        self.has_func_dialplan = True
         self.listener = MemoryListener()
         self.channels: dict[str, FakeChannel] = {}
         self.bridges: dict[str, FakeBridge] = {}
@@ -432,6 +433,8 @@ class AriServer:
 
     def _read(self, channel: FakeChannel, variable: str) -> str:
         if variable.startswith("DIALPLAN_EXISTS("):
+            if not self.has_func_dialplan:
+                _refuse(500, "Unable to read provided function")
             place = variable.removeprefix("DIALPLAN_EXISTS(").removesuffix(")").split(",")
             return "1" if tuple(place) in self.dialplan else "0"
         if variable not in channel.variables:

@@ -242,14 +242,25 @@ async def agent_hangs_up(exchange: Exchange) -> None:
     await with_app(exchange, body)
 
 
-async def transfer(exchange: Exchange) -> None:
-    """To a place that is not there: refused, the call goes on. To one that is: accepted, and no hang-up is reported."""
+async def transfer_to_nowhere(exchange: Exchange) -> None:
+    """Refused, and the call goes on. A container that fails here does not load func_dialplan.so."""
 
     async def body(app: AriApp, controls: list[ChannelControl]) -> None:
         control = await joined(exchange, controls)
         with pytest.raises(ControlRefused, match="the dialplan has no 999@phones,1"):
             await control.transfer("999")
         assert control.channel_id in (await app.request("GET", f"applications/{app.config.app}"))["channel_ids"]
+        await control.release(EndReason.AGENT_HUNG_UP, "")
+        await nothing_left(app)
+
+    await with_app(exchange, body)
+
+
+async def transfer(exchange: Exchange) -> None:
+    """Accepted; the caller is elsewhere, and that is not reported as a hang-up."""
+
+    async def body(app: AriApp, controls: list[ChannelControl]) -> None:
+        control = await joined(exchange, controls)
         await control.transfer("600@phones")
         with trio.move_on_after(0.3) as nothing:
             await control.next_event()
@@ -297,6 +308,7 @@ CONTRACT: tuple[Clause, ...] = (
     digit_and_hang_up,
     agent_hangs_up,
     transfer,
+    transfer_to_nowhere,
     crash,
     media_refused,
 )

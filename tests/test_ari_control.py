@@ -264,6 +264,18 @@ async def test_a_transfer_to_nowhere_is_refused_and_the_call_goes_on(
         assert (await hung_up(control)).cause == 16
 
 
+async def test_an_asterisk_that_can_not_check_a_destination_is_trusted(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as setup:
+        setup.ari.has_func_dialplan = False
+        setup.ari.dialplan.add(("phones", "601", "1"))
+        channel, control = await setup.joined_call()
+        await control.transfer("601")
+        assert channel.dialplan == Place("phones", "601", "1")
+        assert "load func_dialplan.so" in caplog.text
+
+
 async def test_a_transfer_whose_answer_is_lost_is_judged_by_stasis_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
