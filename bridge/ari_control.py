@@ -72,6 +72,7 @@ class AriApp:
         self._media: dict[str, ChannelControl] = {}
         self._unfinished: dict[str, ChannelControl] = {}
         self._settled = trio.Event()
+        self._nursery: trio.Nursery | None = None
 
     @property
     def connected(self) -> bool:
@@ -83,8 +84,8 @@ class AriApp:
 
         Cancel it last: calls that still end need the connection for their `release`.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._client.run)
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._client.run)
             await self._settled.wait()
             task_status.started()
 
@@ -114,7 +115,8 @@ class AriApp:
         if channel.id.startswith(MEDIA_PREFIX):
             if control := self._media.get(channel.id):
                 control.media_event(event)
-            # Without a control: its call ended while Asterisk still dialled us. The sweep takes it.
+            elif event.type == "StasisStart":  # its call ended while Asterisk still dialled us
+                self._soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
         elif event.type == "StasisStart":
             self._enter(channel, event.args)
         elif control := self._callers.get(channel.id):
@@ -127,9 +129,13 @@ class AriApp:
         try:
             self._on_call(control)
         except Exception:
-            # One bad call must not take the connection, and with it all others, along. The sweep returns the caller.
+            # One bad call must not take the connection, and with it all others, along.
             logger.exception("ARI: the call of %s could not be taken", control.name)
-            self.forget(control)
+            self._soon(control.release, EndReason.INTERNAL_ERROR, "the call could not be taken")
+
+    def _soon(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *arguments)
 
     def expect_media(self, media_id: str, control: ChannelControl) -> None:
         """Route the events of the media channel `media_id` to `control`, from before it exists."""
@@ -154,7 +160,7 @@ class AriApp:
         present = set(application["channel_ids"])
         for control in callers:
             if control.channel_id not in present:
-                control.left(0, "missed while disconnected")
+                await self._check_gone(control)
         for media_id in present:
             if media_id.startswith(MEDIA_PREFIX) and media_id not in self._media:
                 logger.warning("ARI: hanging up the media channel %s, which belongs to no call", media_id)
@@ -182,6 +188,16 @@ class AriApp:
                 logger.warning("ARI: continuing channel %s, whose call ended without us, in the dialplan", channel_id)
                 stranger = ChannelControl(self, Channel(id=channel_id), [])
                 await stranger.release(EndReason.INTERNAL_ERROR, "the bridge restarted")
+
+    async def _check_gone(self, control: ChannelControl) -> None:
+        """Tell `control` if its caller is gone indeed: a caller may be listed only just after its StasisStart."""
+        try:
+            channel = await self.request("GET", f"channels/{control.channel_id}")
+        except ControlRefused:
+            control.left(0, "missed while disconnected")
+        else:
+            if channel["dialplan"]["app_name"] != "Stasis":
+                control.left(0, "moved away while disconnected")
 
 
 class ChannelControl:
@@ -262,8 +278,9 @@ class ChannelControl:
             return
         with trio.move_on_after(self._app.request_s):
             await self._media_settled.wait()
-        if self._gone or not self._media_ready:
-            why = "the caller has left" if self._gone else "the media channel is not in the Stasis app"
+        left = self._gone or self._hung_up
+        if left or not self._media_ready:
+            why = "the caller has left" if left else "the media channel is not in the Stasis app"
             raise ControlUnavailable(f"{self.name} can not be joined with its media: {why}")
         if not self._up:
             await self._app.request("POST", f"channels/{self.channel_id}/answer")
@@ -329,11 +346,16 @@ class ChannelControl:
 
     async def finish(self) -> bool:
         """Carry out the farewell on the caller's channel. Returns whether nothing is left to do."""
-        if self._gone or self._farewell is None:
+        if self._gone or self._hung_up or self._farewell is None:
             return True
         action, reason, detail = self._farewell
         app, uri, config = self._app, f"channels/{self.channel_id}", self._app.config
-        if not await attempt(self._set_variables(reason, detail)):
+        try:
+            await self._set_variables(reason, detail)
+        except ControlRefused:
+            return True  # gone, or somebody has moved it away: then it is not ours to hang up, though Asterisk would
+        except ControlError as error:
+            logger.warning("ARI: %s: %s; left for the next sweep", self.name, error)
             return False
         self._continuing = True
         if action is ChannelAction.HANG_UP:

@@ -403,6 +403,74 @@ async def test_what_a_crash_left_behind_is_cleared_by_the_next_start(autojump_cl
             nursery.cancel_scope.cancel()
 
 
+async def test_a_caller_who_is_not_listed_yet_is_not_taken_for_gone(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as setup:
+        _, control = await setup.joined_call()
+        answer = {"name": "bridge-1", "channel_ids": [MEDIA], "bridge_ids": [BRIDGE]}
+        monkeypatch.setattr(setup.ari, "_application", lambda app: answer)
+        with trio.move_on_after(65) as nothing:
+            await control.next_event()
+        assert nothing.cancelled_caught
+
+
+async def test_a_caller_who_was_moved_away_is_not_hung_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as setup:
+        channel, control = await setup.joined_call()
+        channel.in_stasis = False  # redirected by AMI; its StasisEnd is still on the way
+        await control.release(EndReason.AGENT_HUNG_UP, "")
+        assert channel.dialplan is None
+        assert setup.clear()
+
+
+async def test_a_caller_moved_away_while_disconnected_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as setup:
+        channel, control = await setup.joined_call()
+        await setup.ari.drop_connection()
+        channel.leave(Place("phones", "601", "1"))
+        with trio.fail_after(5):
+            assert await control.next_event() == ControlHungUp(0, "moved away while disconnected")
+
+
+async def test_a_media_channel_that_comes_after_its_call_is_hung_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as setup:
+        with setup.ari.never_answers("DELETE"), setup.ari.delayed_stasis_start(5):
+            _, control = await setup.call()
+            await control.prepare_media(CALL, "slin16")
+            with trio.move_on_after(1):
+                await control.release(EndReason.MODEL_UNREACHABLE, "")
+        await trio.sleep(6)
+        assert MEDIA not in setup.ari.channels
+
+
+async def test_cancelled_preparation_leaves_the_clearing_to_release(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as setup:
+        channel, control = await setup.call()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await control.prepare_media(CALL, "slin16")
+        await trio.testing.wait_all_tasks_blocked()
+        assert setup.ari.bridges.keys() == {BRIDGE}
+        await control.release(EndReason.MODEL_UNREACHABLE, "")
+        assert setup.clear()
+        assert channel.dialplan == Place()
+
+
+async def test_a_second_process_with_our_app_keeps_its_callers(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as setup:
+        taken: list[ChannelControl] = []
+        other = AriApp(CONFIG, 2.0, taken.append, connect_stream=setup.ari.connect)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(other.run)
+            channel = setup.ari.incoming_call()
+            await trio.sleep(40)  # the first has taken the app back after 30 s, and has swept
+            assert setup.app.connected
+            assert [control.channel_id for control in taken] == [channel.id]
+            assert channel.dialplan is None
+            nursery.cancel_scope.cancel()
+
+
 async def test_other_peoples_bridges_are_left_alone(autojump_clock: trio.testing.MockClock) -> None:
     async with running() as setup:
         other = AriApp(CONFIG, 2.0, lambda control: None, connect_stream=setup.ari.connect)
@@ -426,8 +494,9 @@ async def test_a_defect_in_the_taker_of_calls_returns_the_caller_to_the_dialplan
 
         setup.app._on_call = broken
         channel = setup.ari.incoming_call()
-        await trio.sleep(65)
+        await trio.testing.wait_all_tasks_blocked()
         assert channel.dialplan == Place()
+        assert channel.variables["BRIDGE_END_REASON"] == "internal_error"
         assert "no such agent" in caplog.text
 
 

@@ -140,3 +140,23 @@ async def real_exchange() -> AsyncIterator[RealExchange]:
 async def test_a_real_asterisk_keeps_the_contract(clause: contract.Clause) -> None:
     async with real_exchange() as exchange:
         await clause(exchange)
+
+
+async def test_the_fake_knows_no_more_than_the_real_one(autojump_clock: trio.testing.MockClock) -> None:
+    exchange = FakeExchange()
+    exchange.ari.incoming_call()
+    assert exchange.ari.channels["demo-1795241822.1"].variables == {"STASISSTATUS": "FAILED"}  # nobody is connected
+
+    async def body(raw: contract.Raw) -> None:
+        assert await raw.refused("GET", "nonsense") == (404, "404 Resource not found")
+        assert exchange.ari.requests == [("GET", "nonsense", {})]
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exchange.ari.run)
+        await contract.with_raw(exchange, body)
+        nursery.cancel_scope.cancel()
+
+
+def test_the_fake_fails_the_test_that_sends_an_unknown_parameter() -> None:
+    with pytest.raises(AssertionError, match="unknown parameters"):
+        AriServer()._carry_out("POST", ["bridges"], {"typ": "mixing"})
