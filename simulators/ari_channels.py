@@ -1,0 +1,122 @@
+"""Channels and bridges of the fake Asterisk, with the events that they cause; `simulators.ari_server` owns them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulators.ari_server import AriServer
+
+Json = dict[str, Any]
+HUNG_UP = "hung up"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the dialplan a channel went on. `exten` and `priority` are empty for "the next priority"."""
+
+    context: str = ""
+    exten: str = ""
+    priority: str = ""
+
+
+@dataclass(eq=False)
+class FakeChannel:
+    """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`."""
+
+    server: AriServer
+    id: str
+    name: str
+    caller: tuple[str, str] = ("", "")
+    context: str = "default"
+    exten: str = "s"
+    arguments: tuple[str, ...] = ()
+    state: str = "Ring"
+    in_stasis: bool = False
+    dialplan: Place | str | None = None
+    bridge: FakeBridge | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def json(self) -> Json:
+        """As in events and answers."""
+        stasis = ",".join([self.server.app, *self.arguments])
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "protocol_id": "",
+            "caller": {"name": self.caller[1], "number": self.caller[0]},
+            "connected": {"name": "", "number": ""},
+            "accountcode": "",
+            "dialplan": {
+                **{"context": self.context, "exten": self.exten, "priority": 2},
+                **{"app_name": "Stasis" if self.in_stasis else "", "app_data": stasis if self.in_stasis else ""},
+            },
+            "creationtime": "2026-11-21T06:17:02.211+0000",
+            "language": "en",
+        }
+
+    def hang_up(self, cause: int = 16) -> None:
+        """The far end hangs up."""
+        self.server.emit("ChannelHangupRequest", cause=cause, channel=self.json())
+        self.leave(HUNG_UP)
+
+    def press(self, digit: str) -> None:
+        """The far end presses a key."""
+        self.server.emit("ChannelDtmfReceived", digit=digit, duration_ms=100, channel=self.json())
+
+    def leave(self, where: Place | str) -> None:
+        """Leave Stasis. The subscription ends with StasisEnd, so that the channel's own end is not told."""
+        self.dialplan = where
+        if self.bridge is not None:
+            self.bridge.remove(self)
+        if self.in_stasis:
+            self.in_stasis = False
+            self.server.emit("StasisEnd", channel=self.json())
+        if where == HUNG_UP:
+            self.server.channels.pop(self.id, None)
+
+    def returns(self, *arguments: str) -> None:
+        """The dialplan executes Stasis() once more with the same channel."""
+        self.arguments, self.dialplan = arguments, None
+        self.server.enter(self)
+
+
+@dataclass(eq=False)
+class FakeBridge:
+    """A mixing bridge. `ever_held`: it has held a channel, and so is listed with the application."""
+
+    server: AriServer
+    id: str
+    name: str
+    members: list[FakeChannel] = field(default_factory=list)
+    ever_held: bool = False
+
+    def json(self) -> Json:
+        """As in events and answers."""
+        return {
+            "id": self.id,
+            "technology": "simple_bridge",
+            "bridge_type": "mixing",
+            "bridge_class": "stasis",
+            "creator": "Stasis",
+            "name": self.name,
+            "channels": [member.id for member in self.members],
+            "creationtime": "2026-11-21T06:17:02.219+0000",
+            "video_mode": "talker",
+        }
+
+    def add(self, channel: FakeChannel) -> None:
+        """A channel that is a member already leaves and enters again, as in the real one."""
+        if channel.bridge is not None:
+            channel.bridge.remove(channel)
+        channel.bridge, self.ever_held = self, True
+        self.members.append(channel)
+        self.server.emit("ChannelEnteredBridge", bridge=self.json(), channel=channel.json())
+
+    def remove(self, channel: FakeChannel) -> None:
+        """Take the channel out."""
+        channel.bridge = None
+        self.members.remove(channel)
+        self.server.emit("ChannelLeftBridge", bridge=self.json(), channel=channel.json())
