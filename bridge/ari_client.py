@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.trio.client import ClientConnection, connect
 
 from bridge.config import Asterisk
-from bridge.errors import ControlRefused, ControlUnavailable
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 
 logger = logging.getLogger("bridge.ari")
 # The library logs the headers of the opening handshake, and so our password, at DEBUG.
@@ -314,3 +314,32 @@ def _result(message: Message, what: str) -> Any:
     raise ControlRefused(
         f"Asterisk refused {what}: {message.status_code} {words or message.reason_phrase}", status=message.status_code
     )
+
+
+async def attempt(request: Awaitable[Any]) -> bool:
+    """Whether a request that only tidies up is settled: done, or its object is gone (404) or not ours (409)."""
+    try:
+        await request
+    except ControlRefused as error:
+        if error.status not in (404, 409):
+            logger.warning("ARI: %s", error)
+    except ControlError as error:
+        logger.warning("ARI: %s; left for the next sweep", error)
+        return False
+    return True
+
+
+async def together(*requests: Awaitable[Any]) -> list[ControlError | None]:
+    """Await all at the same time; the `ControlError` of each, None where it succeeded."""
+    errors: list[ControlError | None] = [None] * len(requests)
+
+    async def one(index: int, request: Awaitable[Any]) -> None:
+        try:
+            await request
+        except ControlError as error:
+            errors[index] = error
+
+    async with trio.open_nursery() as nursery:
+        for index, request in enumerate(requests):
+            nursery.start_soon(one, index, request)
+    return errors

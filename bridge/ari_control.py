@@ -27,7 +27,7 @@ from uuid import UUID
 
 import trio
 
-from bridge.ari_client import AriClient, Channel, Message
+from bridge.ari_client import AriClient, Channel, Message, attempt, together
 from bridge.config import Asterisk
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
@@ -125,7 +125,6 @@ class AriApp:
     def _enter(self, channel: Channel, arguments: list[str]) -> None:
         control = ChannelControl(self, channel, arguments)
         self._callers[channel.id] = control
-        self._unfinished.pop(channel.id, None)
         try:
             self._on_call(control)
         except Exception:
@@ -256,10 +255,10 @@ class ChannelControl:
             data=str(call_id),
             channelId=self.media_id,
         )
-        bridge_error, media_error = await _together(bridge, media)
+        bridge_error, media_error = await together(bridge, media)
         if error := media_error or bridge_error:
             with trio.move_on_after(app.request_s, shield=True):
-                await _together(self._remove_media(), self._remove_bridge())
+                await together(self._remove_media(), self._remove_bridge())
             if isinstance(media_error, ControlRefused):
                 raise ControlRefused(
                     f"{media_error} (Asterisk says so for a refused connection too: can it reach "
@@ -340,7 +339,7 @@ class ChannelControl:
             finished = await self.finish()
 
         try:
-            await _together(dismiss(), self._remove_media(), self._remove_bridge())
+            await together(dismiss(), self._remove_media(), self._remove_bridge())
         finally:
             self._app.forget(self, unfinished=not finished)
 
@@ -388,7 +387,7 @@ class ChannelControl:
     async def _set_variables(self, reason: str, detail: str) -> None:
         """Raises `ControlError`. One request each: the plural form is younger than many an Asterisk."""
         uri = f"channels/{self.channel_id}/variable"
-        errors = await _together(
+        errors = await together(
             self._app.request("POST", uri, variable="BRIDGE_END_REASON", value=reason),
             self._app.request("POST", uri, variable="BRIDGE_END_DETAIL", value=harmless(detail)),
         )
@@ -461,32 +460,3 @@ def harmless(detail: str) -> str:
     """
     words = "".join(c if c.isalnum() or c in "._:/@+=-" else " " for c in detail).split()
     return " ".join(words)[:200]
-
-
-async def attempt(request: Awaitable[Any]) -> bool:
-    """Whether a request that only tidies up is settled: done, or its object is gone (404) or not ours (409)."""
-    try:
-        await request
-    except ControlRefused as error:
-        if error.status not in (404, 409):
-            logger.warning("ARI: %s", error)
-    except ControlError as error:
-        logger.warning("ARI: %s; left for the next sweep", error)
-        return False
-    return True
-
-
-async def _together(*requests: Awaitable[Any]) -> list[ControlError | None]:
-    """Await all at the same time; the `ControlError` of each, None where it succeeded."""
-    errors: list[ControlError | None] = [None] * len(requests)
-
-    async def one(index: int, request: Awaitable[Any]) -> None:
-        try:
-            await request
-        except ControlError as error:
-            errors[index] = error
-
-    async with trio.open_nursery() as nursery:
-        for index, request in enumerate(requests):
-            nursery.start_soon(one, index, request)
-    return errors

@@ -415,6 +415,21 @@ async def test_a_caller_who_is_not_listed_yet_is_not_taken_for_gone(
         assert nothing.cancelled_caught
 
 
+async def test_a_caller_who_is_listed_before_it_is_announced_is_not_taken_for_stranded(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as setup:
+        await trio.sleep(59.9)
+        with monkeypatch.context() as patch:
+            patch.setattr(setup.ari, "emit", lambda *what, **content: None)
+            channel = setup.ari.incoming_call()
+        await trio.sleep(0.5)  # the sweep has seen it
+        setup.ari.enter(channel)
+        await trio.sleep(5)
+        assert channel.dialplan is None
+        assert len(setup.controls) == 1
+
+
 async def test_a_caller_who_was_moved_away_is_not_hung_up(autojump_clock: trio.testing.MockClock) -> None:
     async with running() as setup:
         channel, control = await setup.joined_call()
@@ -457,8 +472,12 @@ async def test_cancelled_preparation_leaves_the_clearing_to_release(autojump_clo
         assert channel.dialplan == Place()
 
 
-async def test_a_second_process_with_our_app_keeps_its_callers(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("began_s", [0, 50])
+async def test_a_second_process_with_our_app_keeps_its_callers(
+    began_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running() as setup:
+        await trio.sleep(began_s)  # 50: the next regular sweep falls into the time in which the other holds the app
         taken: list[ChannelControl] = []
         other = AriApp(CONFIG, 2.0, taken.append, connect_stream=setup.ari.connect)
         async with trio.open_nursery() as nursery:
@@ -520,5 +539,6 @@ def test_details_are_made_harmless() -> None:
     assert len(harmless("x" * 500)) == 200
 
 
-def test_the_logger_of_the_library_never_shows_the_password() -> None:
+def test_the_logger_of_the_library_never_shows_the_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     assert not logging.getLogger("bridge.ari.websocket").isEnabledFor(logging.DEBUG)
