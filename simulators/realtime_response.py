@@ -1,0 +1,269 @@
+"""One response of the simulated model: its events in the order of section 3.2, its cancellation, and its end.
+
+`Response.play` is a generator: it emits events and yields how many seconds to wait before the next step. The session
+drives it; to interrupt is to stop driving it and to call `end`, which closes whatever part is open, as the real
+server does (`.done` events are sent for interrupted parts too, with partial text).
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulators.model_script import BYTES_PER_MS, Call, Fail, Faults, Incomplete, Item, Part, Say, tone
+from simulators.wire_audio import bytes_per_ms, encode
+
+Json = dict[str, Any]
+
+
+@dataclass
+class _Open:
+    """The output item that is being made."""
+
+    item: Item
+    index: int
+    part: str = ""  # "audio" or "text"; empty: a function call
+    text: str = ""
+    call_id: str = ""
+    name: str = ""
+    late: list[bytes] = field(default_factory=list)  # audio not sent yet, in the wire's format
+
+
+class Response:
+    """One response, in progress until `end`. `emit` takes server events without `event_id`."""
+
+    def __init__(
+        self,
+        response_id: str,
+        settings: Json,
+        parts: Sequence[Part],
+        *,
+        conversation_id: str | None,
+        metadata: Json | None,
+        new_id: Callable[[str], str],
+        emit: Callable[[Json], None],
+        keep: Callable[[Item], str | None],
+        faults: Faults,
+    ) -> None:
+        """`settings`: modalities, `max_output_tokens`, `audio`. `keep` adds an item; returns the one before."""
+        self.id = response_id
+        self.conversation_id = conversation_id
+        self.status = "in_progress"
+        self.sent_pcm = bytearray()
+        self._settings = settings
+        self._parts = parts
+        self._metadata = metadata
+        self._new_id = new_id
+        self._emit = emit
+        self._keep = keep
+        self._faults = faults
+        self._output: list[Item] = []
+        self._open: _Open | None = None
+        self._previous: dict[str, str | None] = {}
+        self._steps = self.play()
+
+    @property
+    def audio_ms(self) -> int:
+        """How much audio has been sent."""
+        return len(self.sent_pcm) // BYTES_PER_MS
+
+    def step(self) -> float | None:
+        """Emit the next events; seconds to wait for the step after, or None at the end."""
+        return next(self._steps, None) if self.status == "in_progress" else None
+
+    def play(self) -> Iterator[float]:
+        """Create, play every part, end. Yields the seconds until the next step."""
+        self._emit({"type": "response.created", "response": self._wire(usage=None)})
+        for index, part in enumerate(self._parts):
+            match part:
+                case Say():
+                    cut = index + 1 < len(self._parts) and isinstance(self._parts[index + 1], Incomplete)
+                    yield from self._say(part)
+                    self._close("incomplete" if cut else "completed")
+                case Call():
+                    yield from self._call(part)
+                    self._close("completed")
+                case Fail():
+                    error = {"type": part.kind, "code": part.code, "message": part.message}
+                    return self.end("failed", {"type": "failed", "error": error})
+                case Incomplete():
+                    return self.end("incomplete", {"type": "incomplete", "reason": part.reason})
+        self.end("completed", None)
+
+    def end(self, status: str, details: Json | None) -> None:
+        """Close the open part, if any, as `incomplete`; then `response.done`. Does nothing when already ended."""
+        if self.status != "in_progress":
+            return
+        self.status = status
+        late: list[Json] = []
+        if self._open is not None:
+            late = [self._delta(self._open, chunk) for chunk in self._open.late[: self._faults.late_deltas]]
+            if not self._faults.late_after_done:
+                for event in late:
+                    self._emit(event)
+            self._close("incomplete")
+        usage = None if self._faults.usage_missing else self._usage()
+        self._emit({"type": "response.done", "response": self._wire(details=details, usage=usage)})
+        if self._faults.late_after_done:
+            for event in late:
+                self._emit(event)
+
+    def _say(self, part: Say) -> Iterator[float]:
+        written = part.written or self._settings["output_modalities"] == ["text"]
+        item = Item(
+            self._new_id("item"), {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        )
+        now_open = self._begin(item)
+        now_open.part = "text" if written else "audio"
+        empty: Json = {"type": "text", "text": ""} if written else {"type": "audio", "transcript": ""}
+        self._emit(self._at(now_open, "response.content_part.added", content_index=0, part=empty))
+        words = part.text.split(" ")
+        yield part.pace.first_ms / 1000
+        if written:
+            for index, word in enumerate(words):
+                delta = word if index == 0 else f" {word}"
+                now_open.text += delta
+                self._emit(self._at(now_open, "response.output_text.delta", content_index=0, delta=delta))
+                yield 0.02
+            return
+        # 300 Hz apart, below the telephone's edge, and never a harmonic of the one before.
+        hz = part.hz or 440 + 310 * (len(self._output) + int(self.id[-6:], 36) * 3) % 2800
+        pcm = part.pcm if part.pcm is not None else tone(hz, part.ms)
+        chunks = self._chunks(pcm, part)
+        now_open.late = [wire for wire, _ in chunks]
+        for index, (wire, piece) in enumerate(chunks):
+            said = words[-(-len(words) * index // len(chunks)) : -(-len(words) * (index + 1) // len(chunks))]
+            if said:
+                delta = (" " if now_open.text else "") + " ".join(said)
+                now_open.text += delta
+                self._emit(self._at(now_open, "response.output_audio_transcript.delta", content_index=0, delta=delta))
+            if self._faults.empty_deltas:
+                self._emit(self._delta(now_open, b""))
+            self._emit(self._delta(now_open, wire))
+            now_open.late = now_open.late[1:]
+            now_open.item.pcm += piece
+            self.sent_pcm += piece
+            played_s = len(piece) / BYTES_PER_MS / 1000
+            yield 0.0 if math.isinf(part.pace.speed) else played_s / part.pace.speed * self._faults.slower
+
+    def _chunks(self, pcm: bytes, part: Say) -> list[tuple[bytes, bytes]]:
+        """Deltas in the wire's format, each with the 24 kHz audio that it stands for."""
+        audio_format = self._settings["audio"]["output"]["format"]
+        data = encode(pcm, audio_format)
+        ms = max(1, part.pace.delta_ms)
+        each, piece = ms * bytes_per_ms(audio_format), ms * BYTES_PER_MS
+        wires = [data[at : at + each] for at in range(0, len(data), each)] or [b""]
+        pieces = [pcm[at : at + piece] for at in range(0, len(pcm), piece)] or [b""]
+        if part.pace.odd:
+            # The byte before an even cut goes one delta later, from the first delta to the last.
+            for at in range(len(wires) - 1):
+                if len(wires[at]) % 2 == 0:
+                    wires[at + 1] = wires[at][-1:] + wires[at + 1]
+                    wires[at] = wires[at][:-1]
+        return list(zip(wires, pieces, strict=True))
+
+    def _call(self, part: Call) -> Iterator[float]:
+        call_id = part.call_id or self._new_id("call")
+        wire = {
+            "type": "function_call",
+            "status": "in_progress",
+            "name": part.name,
+            "call_id": call_id,
+            "arguments": "",
+        }
+        yield part.first_ms / 1000
+        now_open = self._begin(Item(self._new_id("item"), wire))
+        now_open.call_id = call_id
+        now_open.name = part.name if part.name_in_done else ""
+        for at in range(0, len(part.json), 8):
+            yield 0.01
+            delta = part.json[at : at + 8]
+            now_open.text += delta
+            self._emit(self._at(now_open, "response.function_call_arguments.delta", call_id=call_id, delta=delta))
+
+    def _begin(self, item: Item) -> _Open:
+        self._output.append(item)
+        self._open = now_open = _Open(item, len(self._output) - 1)
+        wire = {"id": item.id, **item.wire}
+        place = {"response_id": self.id, "output_index": now_open.index}
+        self._emit({"type": "response.output_item.added", **place, "item": wire})
+        if self.conversation_id is not None:
+            self._previous[item.id] = before = self._keep(item)
+            self._emit({"type": "conversation.item.added", "previous_item_id": before, "item": wire})
+        return now_open
+
+    def _close(self, status: str) -> None:
+        """The `.done` events of the open item, in the order seen at OpenAI, or swapped as at some clones."""
+        if (was_open := self._open) is None:
+            return
+        self._open = None
+        item, text = was_open.item, was_open.text
+        item.wire["status"] = status
+        if not was_open.part:
+            item.wire["arguments"] = text
+            done = self._at(
+                was_open, "response.function_call_arguments.done", call_id=was_open.call_id, arguments=text
+            )
+            self._emit(done | ({"name": was_open.name} if was_open.name else {}))
+        elif was_open.part == "text":
+            item.wire["content"] = [{"type": "output_text", "text": text}]
+            self._emit(self._at(was_open, "response.output_text.done", content_index=0, text=text))
+        else:
+            item.wire["content"] = [{"type": "output_audio", "transcript": text}]
+            self._emit(self._at(was_open, "response.output_audio.done", content_index=0))
+            done = self._at(was_open, "response.output_audio_transcript.done", content_index=0, transcript=text)
+            self._emit(done)
+        if was_open.part:
+            part = {"type": was_open.part, ("text" if was_open.part == "text" else "transcript"): text}
+            self._emit(self._at(was_open, "response.content_part.done", content_index=0, part=part))
+        wire = {"id": item.id, **item.wire}
+        place = {"response_id": self.id, "output_index": was_open.index}
+        ends: list[Json] = [{"type": "response.output_item.done", **place, "item": wire}]
+        if self.conversation_id is not None:
+            before = self._previous[item.id]
+            ends.insert(0, {"type": "conversation.item.done", "previous_item_id": before, "item": wire})
+        for event in reversed(ends) if self._faults.done_swapped else ends:
+            self._emit(event)
+
+    def _delta(self, to: _Open, wire: bytes) -> Json:
+        audio = base64.b64encode(wire).decode()
+        return self._at(to, "response.output_audio.delta", content_index=0, delta=audio)
+
+    def _at(self, to: _Open, kind: str, **more: Any) -> Json:
+        return {"type": kind, "response_id": self.id, "item_id": to.item.id, "output_index": to.index, **more}
+
+    def _wire(self, *, details: Json | None = None, usage: Json | None) -> Json:
+        return {
+            "object": "realtime.response",
+            "id": self.id,
+            "status": self.status,
+            "status_details": details,
+            "output": [{"id": item.id, **item.wire} for item in self._output],
+            "conversation_id": self.conversation_id,
+            **self._settings,
+            "usage": usage,
+            "metadata": self._metadata,
+        }
+
+    def _usage(self) -> Json:
+        """Plausible numbers: an audio token is 50 ms on the way out, a text token four letters; zeros if failed."""
+        letters = sum(len(item.text) + len(item.wire.get("arguments", "")) for item in self._output)
+        spoken, text = self.audio_ms // 50, letters // 4
+        heard = 0 if self.status == "failed" else 120
+        cached = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
+        return {
+            "total_tokens": heard + spoken + text,
+            "input_tokens": heard,
+            "output_tokens": spoken + text,
+            "input_token_details": {
+                "text_tokens": heard,
+                "audio_tokens": 0,
+                "image_tokens": 0,
+                "cached_tokens": 0,
+                "cached_tokens_details": cached,
+            },
+            "output_token_details": {"text_tokens": text, "audio_tokens": spoken},
+        }

@@ -1,0 +1,436 @@
+"""A strict fake of the Realtime websocket server: scripted for tests, or listening and answering for demos.
+
+The shell around `RealtimeSession`: handshake, one reader and one writer a connection, the record of what passed, and
+faults as context managers. Time is trio's clock, so whole calls run in virtual time:
+
+    server = RealtimeServer(Script.of(Say("Hello!", ms=2000)))
+    listener = await server.listen_in_memory(nursery)          # client: listener.connect() gives a stream
+    await server.wait_for("response.create")
+    server.session.speech_started()                            # the caller interrupts now
+    assert (await server.wait_for("conversation.item.truncate"))["audio_end_ms"] == 800
+
+`python -m simulators.realtime_server --port 8765` serves real sockets and converses with anybody who speaks the phrases
+of the phrasebook. The handshake's refusals follow section 1.3 of the protocol notes: a bad key is not an HTTP 401.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
+
+import trio
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.trio.server import Server, ServerConnection, serve
+
+from simulators.memory import MemoryListener
+from simulators.model_script import Brain, Fail, Faults, Item, Script
+from simulators.realtime_rules import Json, Refusal
+from simulators.realtime_session import RealtimeSession
+
+# error.code: close code, error.type, message (section 1.3; the close reason is `<type>.<code>`)
+_INVALID = "invalid_request_error"
+REFUSALS: dict[str, tuple[int, str, str]] = {
+    "invalid_api_key": (3000, _INVALID, "Incorrect API key provided."),
+    "beta_api_shape_disabled": (
+        4000,
+        _INVALID,
+        "The Realtime Beta API is no longer supported. Please use /v1/realtime.",
+    ),
+    "missing_model": (4000, _INVALID, "You must provide a model parameter."),
+    "invalid_model": (4000, _INVALID, "The model is not supported in realtime mode."),
+    "model_not_found": (4004, _INVALID, "The model does not exist or you do not have access to it."),
+    "insufficient_permissions": (4003, _INVALID, "You have insufficient permissions for this operation."),
+    "insufficient_quota": (1013, "insufficient_quota", "You exceeded your current quota."),
+    "credit_balance_exhausted": (1013, "insufficient_quota", "Your credit balance is exhausted."),
+    "server_error": (1011, "server_error", "The server had an error while processing your request."),
+}
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One event that passed: when (seconds of trio's clock), on which connection (from 1), and what.
+
+    Of `input_audio_buffer.append` the record keeps the length of the base64 only: `appended_pcm` has the sound.
+    """
+
+    at_s: float
+    connection: int
+    event: Json
+
+
+@dataclass
+class _Handshake:
+    """Faults of the opening, before there is a session."""
+
+    refusing: str = ""
+    http_status: int = 0
+    silent: bool = False
+    close_at_once: int = 0
+    drop_after_s: float | None = None
+    drop_code: int | None = None
+
+
+class ServedSession:
+    """One connection: the pure session and its socket. Tests reach it as `server.session`."""
+
+    def __init__(
+        self, server: RealtimeServer, websocket: ServerConnection, core: RealtimeSession, number: int
+    ) -> None:
+        self.number = number
+        self.core = core
+        self.websocket = websocket
+        self._server = server
+        self._wake = trio.Event()
+
+    @property
+    def items(self) -> list[Item]:
+        """The conversation as the server has it."""
+        return self.core.items
+
+    @property
+    def config(self) -> Json:
+        """The effective session."""
+        return self.core.config
+
+    @property
+    def appended_pcm(self) -> bytes:
+        """What the model has heard: PCM16 at 24 kHz."""
+        return self.core.appended_pcm
+
+    def speech_started(self) -> str:
+        """The caller starts to speak now, whatever the VAD says. Returns the id of the future user item."""
+        item_id = self.core.speech_started(trio.current_time())
+        self.wake()
+        return item_id
+
+    def speech_stopped(self) -> None:
+        """The caller has finished: commit and, if the session says so, answer."""
+        self.core.speech_stopped(trio.current_time())
+        self.wake()
+
+    def send_error(
+        self, code: str | None, message: str = "Something happened.", *, kind: str = "server_error"
+    ) -> None:
+        """An `error` out of the blue; the session lives on."""
+        self.core.error(Refusal(code, message, kind=kind), None)
+        self.wake()
+
+    def expire(self) -> None:
+        """The 60 minutes are over now: `session_expired`, then close 1001."""
+        self.core.expire()
+        self.wake()
+
+    async def drop(self, code: int | None = None) -> None:
+        """End the connection now: without a close frame (None), or politely with `code`."""
+        if code is None:
+            await trio.aclose_forcefully(self.websocket.stream)
+        else:
+            self.core.closing = (code, "")
+            self.wake()
+
+    def wake(self) -> None:
+        """Something changed outside the writer."""
+        self._wake.set()
+        self._wake = trio.Event()
+
+    async def receive(self) -> None:
+        """Read until the connection ends."""
+        with contextlib.suppress(ConnectionClosed):
+            async for message in self.websocket:
+                event = self.core.receive(message, trio.current_time())
+                self._server._note_received(self.number, event)
+                self.wake()
+
+    async def transmit(self) -> None:
+        """Write what the session says, when it says it; close when it wants to."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self.core.advance(trio.current_time())
+                if events := self.core.take():
+                    for event in events:
+                        self._server._note_sent(self.number, event)
+                        await self.websocket.send(json.dumps(event))
+                    continue
+                if self.core.closing is not None:
+                    return await self.websocket.aclose(*self.core.closing)
+                due = self.core.next_due
+                with trio.CancelScope(deadline=float("inf") if due is None else due):
+                    await self._wake.wait()
+
+
+@dataclass
+class RealtimeServer:
+    """The server. `brain` chooses answers; `key` is the only accepted one (empty: any that is not empty).
+
+    `observe` sees every event just before it is sent. `recording=False` keeps no events and no audio, for a program
+    that runs for long. `problems` holds what went wrong inside the simulator itself (websockets only logs it), such as
+    an assertion in `observe`: a test should find it empty at its end.
+    """
+
+    brain: Brain = field(default_factory=Script)
+    key: str = ""
+    observe: Callable[[Json], object] | None = None
+    recording: bool = True
+    faults: Faults = field(default_factory=Faults)
+    received: list[Passed] = field(default_factory=list)
+    sent: list[Passed] = field(default_factory=list)
+    sessions: list[ServedSession] = field(default_factory=list)
+    problems: list[Exception] = field(default_factory=list)
+    open_connections: int = 0
+    _handshake: _Handshake = field(default_factory=_Handshake)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _changed: trio.Event = field(default_factory=trio.Event)
+
+    # Serving
+
+    async def serve(
+        self,
+        listeners: list[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled. With `nursery.start` it returns websockets' `Server` once it listens."""
+        await serve(
+            self._connection,
+            listeners=listeners,
+            process_request=self._answer_upgrade,
+            compression=None,
+            max_size=None,
+            task_status=task_status,
+        )
+
+    async def listen_in_memory(self, nursery: trio.Nursery) -> MemoryListener:
+        """Serve on a listener without a network, in `nursery`; clients take `connect()` of what is returned."""
+        listener = MemoryListener()
+        await nursery.start(self.serve, [listener.as_socket_listener()])
+        return listener
+
+    async def listen_on_tcp(self, nursery: trio.Nursery, port: int = 0, host: str = "127.0.0.1") -> int:
+        """Serve on a real port, in `nursery`; returns the port. Raises `OSError` when it is taken."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        await nursery.start(self.serve, listeners)
+        return int(listeners[0].socket.getsockname()[1])
+
+    # Looking on
+
+    @property
+    def session(self) -> ServedSession:
+        """The newest session. Raises `IndexError` before the first."""
+        return self.sessions[-1]
+
+    def received_events(self, kind: str) -> list[Json]:
+        """All client events of a type, on all connections, in order of arrival."""
+        return [passed.event for passed in self.received if passed.event.get("type") == kind]
+
+    def sent_events(self, kind: str) -> list[Json]:
+        """All events of a type that were sent, on all connections."""
+        return [passed.event for passed in self.sent if passed.event["type"] == kind]
+
+    async def wait_for(self, kind: str, n: int = 1) -> Json:
+        """The `n`-th client event of this type, counted from the start; waits for it. Bound it by a cancel scope."""
+        await self.until(lambda: len(self.received_events(kind)) >= n)
+        return self.received_events(kind)[n - 1]
+
+    async def wait_sent(self, kind: str, n: int = 1) -> Json:
+        """The `n`-th server event of this type; waits until it is sent."""
+        await self.until(lambda: len(self.sent_events(kind)) >= n)
+        return self.sent_events(kind)[n - 1]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition`, which is asked again whenever an event passed or a connection opened or ended."""
+        while not condition():
+            await self._changed.wait()
+
+    # Faults (section 11); each holds inside its `with` block
+
+    @contextlib.contextmanager
+    def _switched(self, target: object, **switches: Any) -> Iterator[None]:
+        before = {name: getattr(target, name) for name in switches}
+        for name, value in switches.items():
+            setattr(target, name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(target, name, value)
+
+    def faulty(self, **switches: Any) -> contextlib.AbstractContextManager[None]:
+        """Any switches of `Faults` by name."""
+        return self._switched(self.faults, **switches)
+
+    def refusing(self, code: str) -> contextlib.AbstractContextManager[None]:
+        """New connections get 101, one `error` with this code of `REFUSALS`, and the close that belongs to it."""
+        return self._switched(self._handshake, refusing=code)
+
+    def http_status(self, status: int) -> contextlib.AbstractContextManager[None]:
+        """New connections get this HTTP status instead of 101."""
+        return self._switched(self._handshake, http_status=status)
+
+    def silent(self) -> contextlib.AbstractContextManager[None]:
+        """New connections get 101 and nothing more, ever."""
+        return self._switched(self._handshake, silent=True)
+
+    def closing_at_once(self, code: int) -> contextlib.AbstractContextManager[None]:
+        """New connections get 101 and this close code, without an `error` (gateways: 1008)."""
+        return self._switched(self._handshake, close_at_once=code)
+
+    def dropped(self, after_s: float = 0.0, code: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """New connections end `after_s` after their opening: abruptly, or with a close code."""
+        return self._switched(self._handshake, drop_after_s=after_s, drop_code=code)
+
+    def no_session_updated(self) -> contextlib.AbstractContextManager[None]:
+        """`session.update` takes effect and is never answered."""
+        return self.faulty(updated_missing=True)
+
+    def update_refused(self) -> contextlib.AbstractContextManager[None]:
+        """Every `session.update` is answered by `error` and changes nothing."""
+        return self.faulty(update_refused=True)
+
+    def wrong_format(self, audio_format: Json) -> contextlib.AbstractContextManager[None]:
+        """`session.updated` shows this format in both directions, whatever was asked."""
+        return self.faulty(wrong_format=audio_format)
+
+    def stalled(self) -> contextlib.AbstractContextManager[None]:
+        """Responses under way stand still; they go on afterwards, within 50 ms."""
+        return self.faulty(stalled=True)
+
+    def slow_deltas(self, times: float) -> contextlib.AbstractContextManager[None]:
+        """Audio comes this many times slower than its pace says."""
+        return self.faulty(slower=times)
+
+    def late_deltas(self, count: int = 1, *, after_done: bool = False) -> contextlib.AbstractContextManager[None]:
+        """An interrupted response still sends this many deltas: before its `.done` events, or after `response.done`."""
+        return self.faulty(late_deltas=count, late_after_done=after_done)
+
+    def failing(self, *failures: Fail) -> contextlib.AbstractContextManager[None]:
+        """The next responses fail, one for each of `failures`, and use up nothing of the script."""
+        self.faults.failing.extend(failures)
+        return contextlib.nullcontext()
+
+    # One connection
+
+    def _answer_upgrade(self, websocket: ServerConnection, request: Request) -> Response | None:
+        if self._handshake.http_status:
+            return websocket.respond(self._handshake.http_status, "refused by the simulator's fault\n")
+        if urllib.parse.urlsplit(request.path).path != "/v1/realtime":
+            return websocket.respond(404, "not found\n")
+        return None
+
+    def _refusal(self, request: Request, model: str) -> str:
+        """Which code of `REFUSALS` this request earns; empty: none."""
+        if self._handshake.refusing:
+            return self._handshake.refusing
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key or (self.key and key != self.key):
+            return "invalid_api_key"
+        if "OpenAI-Beta" in request.headers:
+            return "beta_api_shape_disabled"
+        if not model:
+            return "missing_model"
+        if model.startswith("gpt-4o-"):
+            return "model_not_found"
+        return "" if model.startswith("gpt-realtime") else "invalid_model"
+
+    async def _connection(self, websocket: ServerConnection) -> None:
+        assert websocket.request is not None
+        handshake = self._handshake
+        if handshake.silent:
+            # Read on: websockets' trio connection never ends its close while its full queue has paused its reader.
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in websocket:
+                    pass
+            return None
+        if handshake.close_at_once:
+            return await websocket.aclose(handshake.close_at_once)
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(websocket.request.path).query)
+        model = query.get("model", [""])[0]
+        number = next(self._numbers)
+        core = RealtimeSession(
+            self.brain, self.faults, model=model, number=number, unix_s=int(time.time()), recording=self.recording
+        )
+        served = ServedSession(self, websocket, core, number)
+        self.sessions.append(served)
+        self.open_connections += 1
+        try:
+            if code := self._refusal(websocket.request, model):
+                close_code, kind, message = REFUSALS[code]
+                core.refuse(Refusal(code, message, kind=kind), close_code)
+            else:
+                core.start(trio.current_time())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(served.transmit)
+                if handshake.drop_after_s is not None:
+                    nursery.start_soon(self._drop_later, served, handshake.drop_after_s, handshake.drop_code)
+                await served.receive()
+                nursery.cancel_scope.cancel()
+        except Exception as problem:
+            self.problems.append(problem)
+            raise
+        finally:
+            self.open_connections -= 1
+            if not self.recording:
+                self.sessions.remove(served)
+            self._tell()
+        return None
+
+    async def _drop_later(self, served: ServedSession, after_s: float, code: int | None) -> None:
+        await trio.sleep(after_s)
+        await served.drop(code)
+
+    def _note_received(self, connection: int, event: Json | None) -> None:
+        if self.recording and event is not None:
+            if event.get("type") == "input_audio_buffer.append":
+                event = {**event, "audio": f"({len(str(event.get('audio')))} characters)"}
+            self.received.append(Passed(trio.current_time(), connection, event))
+            self._tell()
+
+    def _note_sent(self, connection: int, event: Json) -> None:
+        if self.observe is not None:
+            self.observe(event)
+        if self.recording:
+            self.sent.append(Passed(trio.current_time(), connection, event))
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def run(host: str, port: int, brain: Brain, key: str) -> NoReturn:
+    """Serve on a real port until cancelled; prints one line when ready."""
+    async with trio.open_nursery() as nursery:
+        server = RealtimeServer(brain, key=key, recording=False)
+        bound = await server.listen_on_tcp(nursery, port, host)
+        print(f"Realtime simulator ready: ws://{host}:{bound}/v1/realtime?model=gpt-realtime-2.1", flush=True)
+        await trio.sleep_forever()
+    raise AssertionError("unreachable")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    from simulators.model_voice import Phrasebook  # noqa: PLC0415  (its audio is loaded only where it is used)
+
+    parser = argparse.ArgumentParser(
+        prog="python -m simulators.realtime_server", description="A Realtime server that needs no key and no network."
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--key", default="", help="the only accepted API key (default: any)")
+    options = parser.parse_args(argv)
+    with contextlib.suppress(KeyboardInterrupt):
+        trio.run(
+            partial(run, options.host, options.port, Phrasebook.load(), options.key), strict_exception_groups=False
+        )
+
+
+if __name__ == "__main__":
+    main()

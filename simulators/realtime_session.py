@@ -1,0 +1,457 @@
+"""The server's side of one Realtime session: pure, so `now` is an argument and events are handed out, not sent.
+
+Drive it like this: `start`, then `receive` for each message and `advance` whenever `next_due` has come; after each of
+them send what `take` returns, and close with `closing` once that is set. State, validation and sequences follow
+`realtime-protocol.md` sections 1.4 to 4; where the notes say "unconfirmed" a comment here says what was chosen.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from simulators.model_script import BYTES_PER_MS, Brain, Faults, Item, Part
+from simulators.realtime_response import Response
+from simulators.realtime_rules import Json, Refusal, check_client_event, default_session, merged_session
+from simulators.turn_detector import InputBuffer, TurnDetector
+from simulators.wire_audio import Decoder
+
+_TRANSCRIPTION_S = 0.3  # asynchronous to everything; by then the answer has usually begun
+_RATE_LIMITS_S = 0.04  # captured: about 40 ms after response.done
+_SESSION_S = 3600
+
+
+@dataclass
+class _View:
+    """What the brain sees."""
+
+    items: Sequence[Item]
+    tools: Sequence[Mapping[str, Any]]
+
+
+class RealtimeSession:
+    """One connection's session. Public state is for tests: `config`, `items`, `appended_pcm`, `active`."""
+
+    def __init__(
+        self,
+        brain: Brain,
+        faults: Faults,
+        *,
+        model: str,
+        number: int = 1,
+        unix_s: int = 1_795_226_400,
+        recording: bool = True,
+    ) -> None:
+        """`number` makes ids unique on a server; `unix_s` is the wall clock at the start, for `expires_at` only."""
+        self.closing: tuple[int, str] | None = None
+        self.config = default_session(model, f"sess_{number:04d}", unix_s + _SESSION_S)
+        self.items: list[Item] = []
+        self.active: Response | None = None
+        self._brain = brain
+        self._faults = faults
+        self._number = number
+        self._conversation_id = f"conv_{number:04d}"
+        self._ids = 0
+        self._event_ids = 0
+        self._outbox: list[Json] = []
+        self._timers: list[tuple[float, int, Callable[[float], None]]] = []
+        self._timer_order = 0
+        self._apart: dict[str, Response] = {}  # responses with conversation "none"
+        self._input = InputBuffer(recording=recording)
+        self._decoder = Decoder(self.config["audio"]["input"]["format"])
+        self._detector = TurnDetector()
+        self._voice_locked = False
+        self._idle_from_ms: int | None = None
+        self._now = 0.0
+
+    # What the shell calls
+
+    def start(self, now: float) -> None:
+        """The websocket is open: `session.created`, at once or as late as the faults say."""
+        self._now = now
+
+        def created(_now: float) -> None:
+            if self._faults.conversation_created:
+                conversation = {"id": self._conversation_id, "object": "realtime.conversation"}
+                self._emit({"type": "conversation.created", "conversation": conversation})
+            self._emit({"type": "session.created", "session": copy.deepcopy(self.config)})
+
+        self._after(self._faults.created_after_s, created)
+        self.advance(now)
+
+    def receive(self, message: str | bytes, now: float) -> Json | None:
+        """One websocket message. Returns the client event when it was JSON, for the record."""
+        self._now = now
+        event: Any = None
+        try:
+            if isinstance(message, bytes):
+                raise Refusal("invalid_event", "Binary frames are not supported: send text frames with JSON.")  # noqa: TRY301
+            try:
+                event = msgspec.json.decode(message)
+            except msgspec.DecodeError as error:
+                raise Refusal("invalid_json", f"We could not parse the JSON body of your event: {error}") from error
+            check_client_event(event)
+            self._handle(event)
+        except Refusal as refusal:
+            event_id = event.get("event_id") if isinstance(event, dict) else None
+            self.error(refusal, event_id if isinstance(event_id, str) else None)
+        self.advance(now)
+        return event if isinstance(event, dict) else None
+
+    def advance(self, now: float) -> None:
+        """Do what is due by `now`."""
+        self._now = now
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2](now)
+
+    @property
+    def next_due(self) -> float | None:
+        """When `advance` has something to do next."""
+        return self._timers[0][0] if self._timers else None
+
+    def take(self) -> list[Json]:
+        """The events to send now, in order; each is handed out once."""
+        events, self._outbox = self._outbox, []
+        return events
+
+    # What happens to a session from outside
+
+    @property
+    def appended_pcm(self) -> bytes:
+        """All that the model has heard, 24 kHz PCM16."""
+        return bytes(self._input.pcm)
+
+    def refuse(self, refusal: Refusal, close_code: int, reason: str = "") -> None:
+        """One `error`, then the close: how the real one refuses a key or ends a session."""
+        self.error(refusal, None)
+        self.closing = (close_code, reason or f"{refusal.kind}.{refusal.code}")
+
+    def expire(self) -> None:
+        """60 minutes are over."""
+        words = "Your session hit the maximum duration of 60 minutes."
+        self.refuse(Refusal("session_expired", words), 1001, words)
+
+    def speech_started(self, now: float, start_ms: int | None = None) -> str:
+        """The caller starts to speak now; interrupts if the session says so. Returns the id of the future item."""
+        self._now = now
+        self._input.item_id = item_id = self._new_id("item")
+        start_ms = self._input.cut_at(self._input.appended_ms if start_ms is None else start_ms)
+        started = {"type": "input_audio_buffer.speech_started", "audio_start_ms": start_ms, "item_id": item_id}
+        if not self._faults.started_after_done:
+            self._emit(started)
+        detection = self.config["audio"]["input"]["turn_detection"] or {}
+        if detection.get("interrupt_response") and self.active:
+            self._end(self.active, "cancelled", {"type": "cancelled", "reason": "turn_detected"})
+        if self._faults.started_after_done:
+            self._emit(started)
+        return item_id
+
+    def speech_stopped(self, now: float, end_ms: int | None = None) -> None:
+        """The caller has finished: the turn is committed, and answered if the session says so."""
+        self._now = now
+        end_ms = self._input.appended_ms if end_ms is None else end_ms
+        item_id = self._input.item_id or self._new_id("item")
+        self._emit({"type": "input_audio_buffer.speech_stopped", "audio_end_ms": end_ms, "item_id": item_id})
+        self._commit(item_id)
+        detection = self.config["audio"]["input"]["turn_detection"] or {}
+        if detection.get("create_response"):
+            self._respond({}, None)
+        self.advance(now)
+
+    def error(self, refusal: Refusal, event_id: str | None) -> None:
+        """An `error` event; with `faults.bare_errors` without code and event id, as the real one has it at times."""
+        bare = self._faults.bare_errors
+        body = {
+            "type": refusal.kind,
+            "code": None if bare else refusal.code,
+            "message": refusal.message,
+            "param": refusal.param,
+            "event_id": None if bare else event_id,
+        }
+        self._emit({"type": "error", "error": body})
+
+    # Client events
+
+    def _handle(self, event: Json) -> None:
+        match event["type"]:
+            case "session.update":
+                self._update(event["session"])
+            case "input_audio_buffer.append":
+                self._append(base64.b64decode(event["audio"]))
+            case "input_audio_buffer.commit":
+                self._commit_by_hand()
+            case "input_audio_buffer.clear":
+                self._input.take()
+                self._detector.reset()
+                self._emit({"type": "input_audio_buffer.cleared"})
+            case "conversation.item.create":
+                self._create_item(event["item"], event.get("previous_item_id"))
+            case "conversation.item.truncate":
+                self._truncate(event["item_id"], event["content_index"], event["audio_end_ms"])
+            case "conversation.item.delete":
+                self.items.remove(self._find(event["item_id"], "delete"))
+                self._emit({"type": "conversation.item.deleted", "item_id": event["item_id"]})
+            case "conversation.item.retrieve":
+                self._retrieve(self._find(event["item_id"], "retrieve"))
+            case "response.create":
+                self._respond(event.get("response") or {}, event.get("event_id"))
+            case "response.cancel":
+                self._cancel(event.get("response_id"))
+
+    def _update(self, session: Json) -> None:
+        if self._faults.update_refused:
+            raise Refusal("invalid_value", "Invalid 'session': refused by the simulator's fault.", "session")
+        if session["type"] != "realtime":
+            raise Refusal("invalid_value", "The type of a session can not be changed.", "session.type")
+        if session.get("model", self.config["model"]) != self.config["model"]:
+            raise Refusal("invalid_value", "The model of a session can not be changed.", "session.model")
+        merged = merged_session(self.config, session)
+        if self._voice_locked and merged["audio"]["output"]["voice"] != self.config["audio"]["output"]["voice"]:
+            # The whole update is refused (unconfirmed).
+            raise Refusal(
+                "cannot_update_voice",
+                "Cannot update a conversation's voice if assistant audio is present.",
+                "session.audio.output.voice",
+            )
+        audio_input = merged["audio"]["input"]
+        if audio_input["format"] != self.config["audio"]["input"]["format"]:
+            self._decoder = Decoder(audio_input["format"])
+        if audio_input["turn_detection"] is None:
+            self._detector.reset()
+        self.config = merged
+        if self._faults.updated_missing:
+            return
+        shown = copy.deepcopy(merged)
+        if self._faults.wrong_format is not None:
+            shown["audio"]["output"]["format"] = shown["audio"]["input"]["format"] = self._faults.wrong_format
+        self._emit({"type": "session.updated", "session": shown})
+
+    def _append(self, data: bytes) -> None:
+        pcm = self._decoder.decode(data)
+        self._input.pcm += pcm
+        detection = self.config["audio"]["input"]["turn_detection"]
+        if detection is None:
+            return
+        for started, at_ms in self._detector.feed(pcm, detection):
+            if started:
+                self.speech_started(self._now, at_ms)
+            else:
+                self.speech_stopped(self._now, at_ms)
+        if not self._detector.speaking and not self._input.item_id:
+            # Outside speech the buffer keeps what a turn may need as its prefix.
+            keep_ms = detection.get("prefix_padding_ms", 300) + 100
+            self._input.cut_at(self._input.appended_ms - keep_ms)
+            self._idle(detection.get("idle_timeout_ms"))
+
+    def _idle(self, idle_timeout_ms: int | None) -> None:
+        """Section 3.12, on the clock of the appended audio (unconfirmed)."""
+        appended_ms = self._input.appended_ms
+        if idle_timeout_ms is None or self._idle_from_ms is None or self.active:
+            return
+        if appended_ms >= self._idle_from_ms + idle_timeout_ms:
+            start_ms, self._idle_from_ms = self._idle_from_ms, None
+            item_id = self._new_id("item")
+            span = {"audio_start_ms": start_ms, "audio_end_ms": appended_ms}
+            self._emit({"type": "input_audio_buffer.timeout_triggered", "item_id": item_id, **span})
+            self._commit(item_id)
+            self._respond({}, None)
+
+    def _commit_by_hand(self) -> None:
+        detection = self.config["audio"]["input"]["turn_detection"]
+        # With VAD on the buffer is empty unless the caller is speaking just now.
+        buffered_ms = 0 if detection and not self._input.item_id else self._input.buffered_ms
+        if buffered_ms < 100:
+            raise Refusal(
+                "input_audio_buffer_commit_empty",
+                "Error committing input audio buffer: buffer too small. Expected at least 100ms of audio, "
+                f"but buffer only has {buffered_ms:.2f}ms of audio.",
+            )
+        self._detector.reset()
+        self._commit(self._input.item_id or self._new_id("item"))
+
+    def _commit(self, item_id: str) -> None:
+        pcm = self._input.take()
+        content = {"type": "input_audio", "transcript": None}
+        item = Item(item_id, {"type": "message", "status": "completed", "role": "user", "content": [content]}, pcm)
+        before = self.items[-1].id if self.items else None
+        self._emit({"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": item_id})
+        # The recogniser is the model's ear too, so it runs whether transcription is on or not.
+        heard = self._brain.transcribe(pcm)
+        self._add(item, before)
+        content["transcript"] = heard
+        if self.config["audio"]["input"]["transcription"] is not None:
+            self._after(_TRANSCRIPTION_S, lambda _now: self._transcribed(item, heard))
+
+    def _transcribed(self, item: Item, words: str | None) -> None:
+        kind = "conversation.item.input_audio_transcription"
+        place = {"item_id": item.id, "content_index": 0}
+        if words is None:
+            error = {"type": "transcription_error", "code": "audio_unintelligible", "message": "...", "param": None}
+            self._emit({"type": f"{kind}.failed", **place, "error": error})
+            return
+        if words:
+            self._emit({"type": f"{kind}.delta", **place, "delta": words})
+        usage = {"type": "duration", "seconds": item.audio_ms / 1000}
+        self._emit({"type": f"{kind}.completed", **place, "transcript": words, "usage": usage})
+
+    def _create_item(self, wire: Json, previous: str | None) -> None:
+        known = [item.id for item in self.items]
+        if previous not in (None, "root", *known):
+            raise Refusal("invalid_value", f"Previous item with item_id not found: {previous}", "previous_item_id")
+        if wire.get("id") in known:
+            raise Refusal("invalid_value", f"Item with item_id already exists: {wire['id']}", "item.id")
+        wire = copy.deepcopy(wire)
+        item_id = wire.pop("id", None) or self._new_id("item")
+        wire.setdefault("status", "completed")
+        pcm = b""
+        for part in wire.get("content", []):
+            if part["type"] == "input_audio":
+                pcm += Decoder(self.config["audio"]["input"]["format"]).decode(base64.b64decode(part.pop("audio")))
+        item = Item(item_id, wire, pcm)
+        at = len(self.items) if previous is None else 0 if previous == "root" else known.index(previous) + 1
+        self._add(item, self.items[at - 1].id if at else None, at)
+
+    def _add(self, item: Item, before: str | None, at: int | None = None) -> None:
+        """Put `item` into the conversation and tell: added, done."""
+        self.items.insert(len(self.items) if at is None else at, item)
+        for kind in ("added", "done"):
+            wire = copy.deepcopy({"id": item.id, **item.wire})
+            self._emit({"type": f"conversation.item.{kind}", "previous_item_id": before, "item": wire})
+
+    def _truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
+        item = self._find(item_id, "truncate")
+        if item.role != "assistant" or not item.pcm:
+            raise Refusal("unsupported_content_type", "Only model output audio messages can be truncated")
+        if content_index != 0:
+            raise Refusal("invalid_value", f"The item has no content at index {content_index}.", "content_index")
+        if audio_end_ms > item.audio_ms:
+            words = f"Audio content of {item.audio_ms}ms is already shorter than {audio_end_ms}ms"
+            self.error(Refusal("invalid_value", words), None)  # seen: no event id, and a clamped acknowledgement
+        item.truncated_ms = min(audio_end_ms, item.audio_ms)
+        item.pcm = item.pcm[: item.truncated_ms * BYTES_PER_MS]
+        # The real one removes the whole transcript, since it can not know which words were heard.
+        item.wire["content"] = [{"type": "output_audio", "transcript": ""}]
+        if not self._faults.truncate_unacknowledged:
+            place = {"item_id": item_id, "content_index": 0, "audio_end_ms": item.truncated_ms}
+            self._emit({"type": "conversation.item.truncated", **place})
+
+    def _retrieve(self, item: Item) -> None:
+        wire = copy.deepcopy({"id": item.id, **item.wire})
+        if item.pcm:
+            wire["content"][0]["audio"] = base64.b64encode(item.pcm).decode()
+        self._emit({"type": "conversation.item.retrieved", "item": wire})
+
+    def _find(self, item_id: str, verb: str) -> Item:
+        for item in self.items:
+            if item.id == item_id:
+                return item
+        # The code for delete is unconfirmed.
+        raise Refusal(f"item_{verb}_invalid_item_id", f"Error: item with item_id not found: {item_id}", "item_id")
+
+    # Responses
+
+    def _respond(self, asked: Json, event_id: str | None) -> None:
+        apart = asked.get("conversation") == "none"
+        if self.active and not apart:
+            words = (
+                f"Conversation already has an active response in progress: {self.active.id}. "
+                "Wait until the response is finished before creating a new one."
+            )
+            return self.error(Refusal("conversation_already_has_active_response", words), event_id)
+        output = self.config["audio"]["output"]
+        wanted = asked.get("audio", {}).get("output", {})
+        settings = {
+            "output_modalities": asked.get("output_modalities", self.config["output_modalities"]),
+            "max_output_tokens": asked.get("max_output_tokens", self.config["max_output_tokens"]),
+            "audio": {"output": {"format": output["format"], "voice": output["voice"], **wanted}},
+        }
+        response = Response(
+            self._new_id("resp"),
+            settings,
+            self._parts(asked),
+            conversation_id=None if apart else self._conversation_id,
+            metadata=asked.get("metadata"),
+            new_id=self._new_id,
+            emit=self._emit,
+            keep=self._keep,
+            faults=self._faults,
+        )
+        if apart:
+            self._apart[response.id] = response
+        else:
+            self.active = response
+        self._idle_from_ms = None
+        return self._step(response)
+
+    def _parts(self, asked: Json) -> Sequence[Part]:
+        if self._faults.failing:
+            return [self._faults.failing.popleft()]
+        items: Sequence[Item] = self.items
+        if "input" in asked:
+            known = {item.id: item for item in self.items}
+            for entry in asked["input"]:
+                if entry["type"] == "item_reference" and entry["id"] not in known:
+                    raise Refusal("invalid_value", f"Item with item_id not found: {entry['id']}", "response.input")
+            items = [known[e["id"]] if e["type"] == "item_reference" else Item("", e) for e in asked["input"]]
+        tools: list[Json] = asked["tools"] if "tools" in asked else self.config["tools"]
+        return self._brain.answer(_View(items, tools))
+
+    def _keep(self, item: Item) -> str | None:
+        before = self.items[-1].id if self.items else None
+        self.items.append(item)
+        return before
+
+    def _step(self, response: Response) -> None:
+        if response.status != "in_progress":
+            return None
+        if self._faults.stalled:
+            return self._after(0.05, lambda _now: self._step(response))
+        wait_s = response.step()
+        if wait_s is None:
+            return self._ended(response)
+        return self._after(wait_s, lambda _now: self._step(response))
+
+    def _end(self, response: Response, status: str, details: Json) -> None:
+        response.end(status, details)
+        self._ended(response)
+
+    def _ended(self, response: Response) -> None:
+        self._apart.pop(response.id, None)
+        if self.active is response:
+            self.active = None
+            # The server assumes that the caller hears the audio in real time.
+            self._idle_from_ms = self._input.appended_ms + response.audio_ms
+        limit = {"name": "tokens", "limit": 40000, "remaining": 39200, "reset_seconds": 1.2}
+        self._after(_RATE_LIMITS_S, lambda _now: self._emit({"type": "rate_limits.updated", "rate_limits": [limit]}))
+
+    def _cancel(self, response_id: str | None) -> None:
+        response = self._apart.get(response_id or "") or self.active
+        if response is None or response_id not in (None, response.id):
+            raise Refusal("response_cancel_not_active", "Cancellation failed: no active response found")
+        self._end(response, "cancelled", {"type": "cancelled", "reason": "client_cancelled"})
+
+    # Small things
+
+    def _new_id(self, kind: str) -> str:
+        self._ids += 1
+        return f"{kind}_{self._number:03d}{self._ids:05d}"
+
+    def _after(self, seconds: float, do: Callable[[float], None]) -> None:
+        self._timer_order += 1
+        heapq.heappush(self._timers, (self._now + seconds, self._timer_order, do))
+
+    def _emit(self, event: Json) -> None:
+        self._event_ids += 1
+        named = {"type": event["type"], "event_id": f"event_{self._number:03d}{self._event_ids:05d}", **event}
+        if event["type"] == "response.output_audio.delta":
+            self._voice_locked = True
+        if self._faults.foreign:
+            named["x_not_yet_invented"] = {"deep": [1, None]}
+            self._outbox.append({"type": "weather.updated", "event_id": named["event_id"] + "x", "sky": "clear"})
+        self._outbox.append(named)
