@@ -122,7 +122,8 @@ async def test_a_refusal_says_what_to_do_and_keeps_trying(
     assert len(setup.tries) >= 8
     assert len(lines(caplog)) == 1
     assert remedy in lines(caplog)[0]
-    for record in caplog.records:
+    ours = [record for record in caplog.records if record.name != "websockets.server"]  # the fake's own log
+    for record in ours:
         assert "wrong-secret" not in record.getMessage()
         assert b64encode(f"bridge:{password}".encode()).decode() not in record.getMessage()
 
