@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -178,6 +178,7 @@ def in_pieces(pcm: bytes, sizes: Sequence[int], from_hz: int, to_hz: int) -> byt
     return b"".join([*out, converter.process(pcm[at:]), converter.flush()])
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     pair=st.sampled_from(PAIRS + [(rate, rate) for rate in RATES_HZ]),
     length=st.integers(0, 4000),

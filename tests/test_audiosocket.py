@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audiosocket import (
@@ -76,6 +76,7 @@ def test_rates_and_kinds_match_both_ways() -> None:
     assert len(KIND_OF_RATE) == 9
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(frames, st.lists(st.integers(0, 10_000), max_size=30))
 def test_any_split_gives_the_same_frames(sent: list[Frame], cuts: list[int]) -> None:
     decoder = FrameDecoder()
@@ -92,6 +93,7 @@ def test_byte_by_byte() -> None:
     assert got == [UUID_FRAME, Frame(Kind.SLIN, b"abcd")]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.binary(max_size=200), max_size=10), st.booleans())
 def test_garbage_raises_nothing_but_our_error(pieces: list[bytes], identified: bool) -> None:
     decoder = FrameDecoder(identified=identified)

@@ -159,6 +159,30 @@ def test_silence_in_between_is_time_that_has_passed() -> None:
     assert playout.flush(lag_ms=40) == []
 
 
+def test_a_pause_is_time_that_has_passed_too() -> None:
+    playout = queue()
+    playout.push(A, speech(8 * 100))
+    playout.next_frame()
+    playout.pause()
+    playout.next_frame()
+    playout.next_frame()
+    assert playout.flush(lag_ms=40) == [Heard(A, 20, 100)]
+
+
+def test_whether_a_frame_may_be_padded_is_up_to_the_item_at_the_end() -> None:
+    playout = queue()
+    playout.push(A, speech(40))
+    playout.finish_item(A)
+    playout.push(C, speech(40, 100))
+    assert playout.next_frame() is None, "more of C may come"
+    playout.finish_item(C)
+    assert playout.next_frame() == speech(40) + speech(40, 100) + bytes(160)
+    playout.push(A, speech(40))
+    playout.push(B, speech(40))
+    playout.finish_item(B)
+    assert playout.next_frame() is not None
+
+
 def test_an_unfinished_item_is_reported_though_all_of_it_was_heard() -> None:
     playout = queue()
     playout.push(A, speech(8 * 40))
