@@ -301,10 +301,10 @@ class _Call:
                 record.interruptions += 1
 
     def _declare_error(self, error: Exception) -> None:
-        reason, detail = reason_for(error)
+        reason, detail, code = reason_for(error)
         if reason is EndReason.INTERNAL_ERROR:
             _log.error("a defect of the bridge ended this call", exc_info=error)
-        self._ending.declare(reason, detail, code=getattr(error, "code", None))
+        self._ending.declare(reason, detail, code=code)
 
     async def _farewell(self) -> None:
         """Release the channel and the leg: side by side, whatever happened, and never for longer than the limit."""

@@ -245,7 +245,6 @@ class Conversation:
             return
         self._notice("response_done", status=response.status, usage=response.usage)
         interrupted = response.id in self._discarded
-        self._discarded.discard(response.id)
         self._active = self._waiting_since = None
         self._step(Step.RESPONSE_DONE)
         calls = self._calls | {it.call_id: it for it in response.output if it.type == "function_call" and it.call_id}
@@ -282,8 +281,7 @@ class Conversation:
             # No response.done follows for the refused request: ask again when the active one is done.
             self._requested, self._owed = False, self._asked
         elif verdict is realtime.Verdict.FATAL:
-            reason, detail = reason_for(realtime.error_of(error))
-            self._end(reason, detail, error.code)
+            self._end(*reason_for(realtime.error_of(error)))
         elif verdict is realtime.Verdict.RETRYABLE:
             self._server_errors += 1
             if self._server_errors >= MAX_SERVER_ERRORS:
@@ -309,6 +307,8 @@ class Conversation:
         self._item = None
         cut = self._playout.flush(self._lag_ms)
         for heard in cut:
+            # Generated long ago maybe, but deltas that come after `response.done` have been seen.
+            self._discarded.add(heard.item.response_id)
             turn = self.history.turn(heard.item.item_id, Speaker.AGENT)
             turn.heard_ms = heard.played_ms
             if heard.played_ms > 0:

@@ -15,6 +15,7 @@ from bridge.errors import (
     ControlError,
     MediaLost,
     MediaProtocolError,
+    ModelError,
     ModelLost,
     ModelProtocolError,
     ModelRejected,
@@ -112,8 +113,8 @@ _REASON_OF_ERROR: tuple[tuple[type[Exception], EndReason], ...] = (
 )
 
 
-def reason_for(error: BaseException) -> tuple[EndReason, str]:
-    """The reason and detail of a call that `error` ended; of an exception group, its first known leaf.
+def reason_for(error: BaseException) -> tuple[EndReason, str, str | None]:
+    """Reason, detail and code of a call that `error` ended; of an exception group, its first known leaf.
 
     Anything that is not one of our own types is a defect of ours: INTERNAL_ERROR, with the type's name as detail.
     """
@@ -121,8 +122,8 @@ def reason_for(error: BaseException) -> tuple[EndReason, str]:
     for leaf in leaves:
         for kind, reason in _REASON_OF_ERROR:
             if isinstance(leaf, kind):
-                return reason, str(leaf)
-    return EndReason.INTERNAL_ERROR, "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
+                return reason, str(leaf), leaf.code if isinstance(leaf, ModelError) else None
+    return EndReason.INTERNAL_ERROR, "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves), None
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -43,6 +43,9 @@ class Rig:
     def server(self, type_: str, **fields: Any) -> list[Command]:
         return self.it.model_message(json.dumps({"type": type_, "event_id": "e", **fields}), self.now)
 
+    def state(self) -> State:
+        return self.it.state
+
     def created(self, response_id: str = "R1") -> list[Command]:
         return self.server("response.created", response={"id": response_id, "status": "in_progress", "output": []})
 
@@ -83,7 +86,7 @@ class Rig:
         self.delta(100, "R0", "A0")
         self.done("R0")
         self.play(140)
-        assert self.it.state is State.LISTENING
+        assert self.state() is State.LISTENING
         return self
 
 
@@ -134,11 +137,11 @@ def test_speech_is_converted_once_and_played_whole() -> None:
     rig = Rig()
     rig.it.media_ready(rig.now)
     rig.created()
-    assert rig.it.state is State.RESPONDING
+    assert rig.state() is State.RESPONDING
     rig.delta(200)
     rig.delta(210)
     rig.done()
-    assert rig.it.state is State.LISTENING
+    assert rig.state() is State.LISTENING
     assert rig.playout.queued_ms == 410
     rig.words("Hello there.")
     heard = rig.play(440)
@@ -165,11 +168,11 @@ def test_barge_in_while_generating_truncates_to_what_was_heard_and_drops_late_de
         {"type": "conversation.item.truncate", "item_id": "A1", "content_index": 0, "audio_end_ms": 1480}
     ]
     assert acts(commands) == [ClearLegAudio()]
-    assert rig.it.state is State.INTERRUPTED
+    assert rig.state() is State.INTERRUPTED
     rig.delta(500)
     assert rig.playout.idle
     rig.done(status="cancelled", status_details={"type": "cancelled", "reason": "turn_detected"})
-    assert rig.it.state is State.LISTENING
+    assert rig.state() is State.LISTENING
     assert types(rig.speech_stopped()) == []
 
 
@@ -224,7 +227,7 @@ def test_audio_of_the_next_response_is_played_after_an_interruption() -> None:
     rig.speech_stopped()
     rig.created("R2")
     rig.delta(100, "R2", "A2")
-    assert rig.it.state is State.RESPONDING
+    assert rig.state() is State.RESPONDING
     assert rig.playout.queued_ms >= 98
 
 
@@ -243,7 +246,7 @@ def test_hang_up_waits_until_the_goodbye_was_heard() -> None:
     rig.created()
     rig.delta(400)
     commands = rig.done(output=[call("hang_up", '{"reason":"all done"}')])
-    assert rig.it.state is State.CLOSING
+    assert rig.state() is State.CLOSING
     assert not rig.it.wants_audio
     assert acts(commands) == []
     assert acts(rig.play(400)) == []
@@ -276,7 +279,7 @@ def test_a_hang_up_that_the_caller_talked_into_does_not_happen() -> None:
     rig.play(100)
     rig.speech_started()
     commands = rig.done(output=[call("hang_up")])
-    assert rig.it.state is State.LISTENING
+    assert rig.state() is State.LISTENING
     assert sent(commands)[0]["item"]["call_id"] == "C1"
     assert acts(commands) == []
 
@@ -301,7 +304,7 @@ def test_transfer_acts_after_playout_and_comes_back_on_failure() -> None:
     rig.done(output=[call("transfer_call", '{"destination":"sales"}')])
     assert acts(rig.play(140)) == [TransferCall("C1", "sales", "600@phones")]
     back = rig.it.transfer_failed("C1", "no such extension", rig.now)
-    assert rig.it.state is State.LISTENING
+    assert rig.state() is State.LISTENING
     assert rig.it.wants_audio
     assert types(back) == ["conversation.item.create", "response.create"]
     assert "no such extension" in sent(back)[0]["item"]["output"]
@@ -313,7 +316,7 @@ def test_transfer_to_an_unknown_destination_is_told_to_the_model() -> None:
     commands = rig.done(output=[call("transfer_call", '{"destination":"mars"}')])
     assert types(commands) == ["conversation.item.create", "response.create"]
     assert "sales" in sent(commands)[0]["item"]["output"]
-    assert rig.it.state is State.LISTENING
+    assert rig.state() is State.LISTENING
 
 
 def test_parallel_tools_get_one_output_each_and_one_response() -> None:

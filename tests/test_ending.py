@@ -47,16 +47,17 @@ def test_the_five_words_of_jambonz_are_all_used() -> None:
     ],
 )
 def test_our_errors_have_reasons(error: Exception, reason: EndReason) -> None:
-    assert reason_for(error) == (reason, "x")
-    assert reason_for(ExceptionGroup("tasks", [ExceptionGroup("inner", [error])])) == (reason, "x")
+    code = getattr(error, "code", None)
+    assert reason_for(error) == (reason, "x", code)
+    assert reason_for(ExceptionGroup("tasks", [ExceptionGroup("inner", [error])])) == (reason, "x", code)
 
 
 def test_anything_else_is_a_defect_of_ours() -> None:
-    assert reason_for(ZeroDivisionError("oops")) == (EndReason.INTERNAL_ERROR, "ZeroDivisionError: oops")
+    assert reason_for(ZeroDivisionError("oops")) == (EndReason.INTERNAL_ERROR, "ZeroDivisionError: oops", None)
 
 
 def test_a_known_error_beside_a_defect_names_the_reason() -> None:
-    assert reason_for(ExceptionGroup("", [KeyError("x"), ModelLost("gone")])) == (EndReason.MODEL_LOST, "gone")
+    assert reason_for(ExceptionGroup("", [KeyError("x"), ModelLost("gone")])) == (EndReason.MODEL_LOST, "gone", None)
 
 
 def test_the_first_declaration_wins_and_is_acted_on_once() -> None:

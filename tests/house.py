@@ -1,0 +1,162 @@
+"""A whole house in virtual time: the bridge as `serve` runs it, between a fake Asterisk and a fake model.
+
+    async with house(Script.of(Say("Hello"))) as it:
+        channel, caller = await it.stasis_call()
+        ...
+        record = await it.ended()
+
+Everything runs on memory streams and trio's autojump clock. At the end of the block the bridge is drained, and nothing
+may be left: no model connection, no channel or bridge of ours in Asterisk, no defect in a fake.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import trio
+
+from bridge.config import load_config
+from bridge.server import Ready, Seams, serve
+from bridge.tools import ToolRegistry
+from simulators.ari_server import AriServer, FakeChannel
+from simulators.caller import Caller
+from simulators.memory import MemoryListener
+from simulators.model_script import Pace, Script
+from simulators.realtime_server import RealtimeServer
+
+FAST = Pace(speed=math.inf, first_ms=100)
+RATES_HZ = {"slin": 8000, "slin16": 16000, "slin24": 24000}
+
+
+class _Collector(logging.Handler):
+    """Keeps what the bridge tells about calls, as (event, facts)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.changed = trio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append((record.getMessage(), dict(getattr(record, "facts", {}))))
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class House:
+    def __init__(self, nursery: trio.Nursery, model: RealtimeServer, ari: AriServer, rate_hz: int) -> None:
+        self.nursery = nursery
+        self.model = model
+        self.ari = ari
+        self.rate_hz = rate_hz
+        self.media = MemoryListener()
+        self.ready: Ready
+        self.model_up = True
+        self.media_comes = True
+        self.collector = _Collector()
+        self._media_callers: dict[UUID, Caller] = {}
+        self._arrival = trio.Event()
+        self._read = 0
+
+    async def stasis_call(self, *arguments: str, **place: Any) -> tuple[FakeChannel, Caller]:
+        """A call through Stasis: its channel, and Asterisk's end of its media connection once that is there."""
+        before = set(self._media_callers)
+        channel = self.ari.incoming_call(*arguments, **place)
+        while not (new := set(self._media_callers) - before):
+            await self._arrival.wait()
+        return channel, self._media_callers[new.pop()]
+
+    async def plain_call(self, rate_hz: int = 8000) -> Caller:
+        """A call by AudioSocket() or Dial(AudioSocket/...)."""
+        caller = await Caller.dial(self.media.connect(), uuid4(), rate_hz)
+        self.nursery.start_soon(caller.run)
+        return caller
+
+    def dial_media(self, _host: str, data: str, media_format: str) -> None:
+        """What Asterisk does for externalMedia."""
+        if self.media_comes:
+            self.nursery.start_soon(self._dial_media, UUID(data), RATES_HZ[media_format])
+
+    async def _dial_media(self, call_id: UUID, rate_hz: int) -> None:
+        caller = await Caller.dial(self.media.connect(), call_id, rate_hz)
+        self._media_callers[call_id] = caller
+        self._arrival.set()
+        self._arrival = trio.Event()
+        await caller.run()
+
+    def connect_model(self) -> trio.abc.Stream:
+        if not self.model_up:
+            raise ConnectionRefusedError("connection refused")
+        return self.model_listener.connect()
+
+    def told(self, event: str) -> list[Mapping[str, Any]]:
+        return [facts for name, facts in self.collector.told if name == event]
+
+    async def hears_of(self, event: str, n: int = 1) -> Mapping[str, Any]:
+        """The n-th log line of this event; waits for it."""
+        while len(self.told(event)) < n:
+            await self.collector.changed.wait()
+        return self.told(event)[n - 1]
+
+    async def ended(self, n: int = 1) -> Mapping[str, Any]:
+        """The record of the n-th call that ended."""
+        return await self.hears_of("call_ended", n)
+
+    model_listener: MemoryListener
+
+
+@asynccontextmanager
+async def house(
+    script: Script | None = None,
+    *,
+    settings: str = "",
+    overrides: Mapping[str, str] | None = None,
+    media_format: str = "slin16",
+    tools: ToolRegistry | None = None,
+    limit_s: float = 600.0,
+) -> AsyncIterator[House]:
+    """The bridge, served; `settings` is TOML, `overrides` are `section.key` values. `limit_s` of virtual time."""
+    chosen = {
+        "realtime.url": "ws://model.test/v1/realtime",
+        "realtime.api_key": "test-key",
+        "asterisk.password": "bridge",
+        "asterisk.format": media_format,
+        **(overrides or {}),
+    }
+    config = load_config(settings, {}, chosen)
+    model = RealtimeServer(script or Script())
+    ari = AriServer()
+    with trio.fail_after(limit_s):
+        async with trio.open_nursery() as nursery:
+            it = House(nursery, model, ari, RATES_HZ[media_format])
+            ari.on_external_media = it.dial_media
+            bridge_log = logging.getLogger("bridge")
+            bridge_log.addHandler(it.collector)
+            bridge_log.setLevel(logging.INFO)
+            try:
+                it.model_listener = await model.listen_in_memory(nursery)
+                await nursery.start(ari.run)
+                seams = Seams(connect_model=it.connect_model, connect_ari=ari.connect, listeners=[it.media])
+
+                async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
+                    await serve(config, seams=seams, tools=tools, task_status=task_status)
+                    served.set()
+
+                served = trio.Event()
+                it.ready = await nursery.start(run_bridge)
+                await trio.sleep(0.1)  # the Stasis application registers meanwhile
+                yield it
+                it.ready.drain()
+                await served.wait()
+                await trio.sleep(5)
+                assert model.open_connections == 0, "a model connection was left open"
+                assert not ari.bridges, "a bridge was left in Asterisk"
+                assert not [name for name in ari.channels if name.startswith("realtime-media-")], "media was left"
+                assert not model.problems, model.problems
+            finally:
+                bridge_log.removeHandler(it.collector)
+                nursery.cancel_scope.cancel()

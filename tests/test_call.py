@@ -1,0 +1,519 @@
+"""Whole calls in virtual time: caller, bridge, Asterisk and model, each way that a call can go and end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+from house import FAST, RATES_HZ, House, house
+from trio.testing import MockClock
+
+from bridge.tools import Tool, ToolRegistry
+from simulators.ari_server import Place
+from simulators.model_script import Call, Fail, Say, Script, tone
+
+TRANSFERS = "[agents.default.transfers.reception]\nto = '600@phones'\ndescription = 'a human'\n"
+ALL_FORMATS = pytest.mark.parametrize("media_format", RATES_HZ)
+
+
+def loudest_hz(pcm: bytes, rate_hz: int) -> float:
+    samples = np.frombuffer(pcm, "<i2").astype(float)
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum)) * rate_hz / len(samples)
+
+
+def speech_of(pcm: bytes, rate_hz: int, quiet: int = 200) -> bytes:
+    """From the first to the last sample that is clearly not silence."""
+    samples = np.frombuffer(pcm, "<i2")
+    loud = np.flatnonzero(np.abs(samples) > quiet)
+    return b"" if not len(loud) else bytes(samples[loud[0] : loud[-1] + 1].tobytes())
+
+
+def ms_of(pcm: bytes, rate_hz: int) -> float:
+    return len(pcm) / 2 / rate_hz * 1000
+
+
+@ALL_FORMATS
+async def test_a_stasis_call_from_ringing_to_goodbye(autojump_clock: MockClock, media_format: str) -> None:
+    script = Script.of(
+        Say("Hello!", ms=2000, hz=440),
+        [Say("You are welcome. Goodbye!", ms=1500, hz=880), Call("hang_up", {"reason": "all said"})],
+        transcripts=["Thanks, goodbye."],
+    )
+    async with house(script, media_format=media_format) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        assert channel.state == "Up"
+        greeting = speech_of(caller.heard_pcm(), it.rate_hz)
+        assert abs(ms_of(greeting, it.rate_hz) - 2000) < 15
+        assert abs(loudest_hz(greeting, it.rate_hz) - 440) < 2
+        caller.say(_at(tone(300, 1000), it.rate_hz))
+        record = await it.ended()
+        heard = speech_of(caller.heard_pcm(), it.rate_hz)
+        assert abs(ms_of(speech_of(heard[-it.rate_hz * 4 :], it.rate_hz), it.rate_hz) - 1500) < 600
+        assert (record["reason"], record["detail"]) == ("agent_hung_up", "all said")
+        assert channel.dialplan == "hung up"
+        assert channel.variables["BRIDGE_END_REASON"] == "agent_hung_up"
+        assert caller.ended_how == "hangup"
+        assert caller.violations == []
+        assert caller.max_gap_ms() < 40
+        assert record["replies"] == 2
+        assert record["audio_heard_ms"] >= 3495
+        assert it.told("caller_said") == [{"text": "Thanks, goodbye."}]
+        assert [facts["heard_ms"] for facts in it.told("agent_said")] == [2000, 1500]
+
+
+def _at(pcm_24k: bytes, rate_hz: int) -> bytes:
+    """A test tone of the model's rate at another rate, by its maker: exact, and independent of our resampler."""
+    samples = np.frombuffer(pcm_24k, "<i2")
+    spots = np.arange(0, len(samples), 24000 / rate_hz)
+    return bytes(np.interp(spots, np.arange(len(samples)), samples).astype("<i2").tobytes())
+
+
+@ALL_FORMATS
+async def test_what_the_model_hears_is_what_the_caller_says(autojump_clock: MockClock, media_format: str) -> None:
+    async with house(Script.of(Say("Hello!", ms=500), Say("Yes?", ms=100)), media_format=media_format) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        caller.say(_at(tone(1000, 3000), it.rate_hz))
+        await it.model.wait_sent("input_audio_buffer.speech_stopped")
+        heard = speech_of(it.model.session.appended_pcm, 24000)
+        assert abs(ms_of(heard, 24000) - 3000) < 15
+        assert abs(loudest_hz(heard, 24000) - 1000) < 1
+        channel.hang_up()
+        record = await it.ended()
+        assert record["audio_dropped_ms"] == 0
+        assert record["uplink_ms"]["max_ms"] <= 20
+
+
+async def test_the_caller_is_not_answered_before_the_model_is_ready(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!"))) as it:
+        it.model.faults.created_after_s = 3.0
+        channel, caller = await it.stasis_call()
+        await trio.sleep(2)
+        assert channel.state == "Ring"
+        await it.hears_of("agent_starts")
+        assert channel.state == "Up"
+        assert caller.max_gap_ms() < 40, "silence flows while we connect"
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_the_caller_can_be_answered_at_once_on_request(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!")), overrides={"asterisk.answer": "at_once"}) as it:
+        it.model.faults.created_after_s = 3.0
+        channel, _ = await it.stasis_call()
+        await trio.sleep(0.5)
+        assert channel.state == "Up"
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+@ALL_FORMATS
+async def test_barge_in_stops_within_a_frame_and_tells_what_was_heard(
+    autojump_clock: MockClock, media_format: str
+) -> None:
+    script = Script.of(Say("A very long story.", ms=20_000, hz=440), Say("Yes?", ms=500, hz=880))
+    async with house(script, media_format=media_format, overrides={"asterisk.lag_ms": "0"}) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        await trio.sleep(3.0)
+        it.model.session.speech_started()
+        truncate = await it.model.wait_for("conversation.item.truncate")
+        await trio.sleep(0.2)
+        story = speech_of(caller.heard_pcm(), it.rate_hz)
+        assert abs(truncate["audio_end_ms"] - ms_of(story, it.rate_hz)) <= 20
+        assert 2900 < truncate["audio_end_ms"] < 3100
+        it.model.session.speech_stopped()
+        await it.hears_of("agent_said", 2)
+        assert it.model.session.items[0].truncated_ms == truncate["audio_end_ms"]
+        channel.hang_up()
+        assert (await it.ended())["interruptions"] == 1
+
+
+async def test_late_deltas_of_an_interrupted_response_are_never_heard(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Long.", ms=20_000, hz=440), Say("New.", ms=800, hz=1200))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        await trio.sleep(1.0)
+        with it.model.late_deltas(5, after_done=True):
+            it.model.session.speech_started()
+            await trio.sleep(0.5)
+        heard_before = len(speech_of(caller.heard_pcm(), it.rate_hz))
+        await trio.sleep(0.5)
+        assert len(speech_of(caller.heard_pcm(), it.rate_hz)) == heard_before
+        it.model.session.speech_stopped()
+        await it.hears_of("agent_said", 2)
+        last = caller.heard_pcm()[-2 * it.rate_hz // 2 :]
+        assert abs(loudest_hz(last, it.rate_hz) - 1200) < 10
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_minutes_of_speech_that_arrive_at_once_are_played_whole(autojump_clock: MockClock) -> None:
+    reply = Say("Once upon a time...", ms=300_000, hz=440, pace=FAST)
+    async with house(Script.of(reply), overrides={"limits.caller_silent_s": "1000"}, limit_s=1000) as it:
+        channel, caller = await it.stasis_call()
+        said = await it.hears_of("agent_said")
+        assert said["heard_ms"] == 300_000
+        assert abs(ms_of(speech_of(caller.heard_pcm(), it.rate_hz), it.rate_hz) - 300_000) < 10
+        channel.hang_up()
+        record = await it.ended()
+        assert record["underruns"] == 0
+        assert record["frames_lost"] == 0
+
+
+async def test_the_caller_hangs_up(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=5000))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        channel.hang_up()
+        record = await it.ended()
+        assert (record["reason"], record["completion_reason"]) == ("caller_hung_up", "normal conversation end")
+        assert record["error"] is None
+        await caller.ended.wait()
+        assert caller.ended_how == "hangup"
+
+
+async def test_the_caller_hangs_up_while_it_rings(autojump_clock: MockClock) -> None:
+    async with house() as it:
+        it.model.faults.created_after_s = 5.0
+        channel, _ = await it.stasis_call()
+        await trio.sleep(1)
+        channel.hang_up()
+        record = await it.ended()
+        assert record["reason"] == "caller_hung_up"
+        assert record["answered_after_s"] is None
+
+
+async def model_fault(it: House, fault: str) -> Mapping[str, Any]:
+    """One call during which the model does this; its record."""
+    match fault:
+        case "bad key":
+            with it.model.refusing("invalid_api_key"):
+                channel, _ = await it.stasis_call()
+                record = await it.ended()
+        case "http 503":
+            with it.model.http_status(503):
+                channel, _ = await it.stasis_call()
+                record = await it.ended()
+        case "unreachable":
+            it.model_up = False
+            channel, _ = await it.stasis_call()
+            record = await it.ended()
+        case "silent":
+            with it.model.silent():
+                channel, _ = await it.stasis_call()
+                record = await it.ended()
+        case "update refused":
+            with it.model.update_refused():
+                channel, _ = await it.stasis_call()
+                record = await it.ended()
+        case "wrong format":
+            with it.model.wrong_format({"type": "audio/pcmu"}):
+                channel, _ = await it.stasis_call()
+                record = await it.ended()
+        case _:
+            raise AssertionError(fault)
+    assert channel.state == "Ring", "never answered into silence"
+    assert channel.dialplan == Place()
+    assert channel.variables["BRIDGE_END_REASON"] == record["reason"]
+    return record
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "completion", "code"),
+    [
+        ("bad key", "model_rejected", "server error", "invalid_api_key"),
+        ("http 503", "model_unreachable", "connection failure", "503"),
+        ("unreachable", "model_unreachable", "connection failure", None),
+        ("silent", "model_unreachable", "connection failure", None),
+        ("update refused", "model_rejected", "server error", None),
+        ("wrong format", "model_rejected", "server error", "format_mismatch"),
+    ],
+)
+async def test_a_model_that_can_not_serve_sends_the_caller_to_the_dialplan(
+    autojump_clock: MockClock, fault: str, reason: str, completion: str, code: str | None
+) -> None:
+    async with house() as it:
+        record = await model_fault(it, fault)
+        assert (record["reason"], record["completion_reason"]) == (reason, completion)
+        assert record["error"] is not None
+        if code is not None:
+            assert record["error"]["code"] == code
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1011])
+async def test_a_model_lost_in_mid_call_even_politely(autojump_clock: MockClock, code: int | None) -> None:
+    async with house(Script.of(Say("Hello!", ms=5000))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        await it.model.session.drop(code)
+        record = await it.ended()
+        assert (record["reason"], record["completion_reason"]) == ("model_lost", "disconnect from remote end")
+        assert channel.dialplan == Place()
+        assert caller.violations == []
+
+
+async def test_a_model_that_recovers_while_the_phone_rings(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!"))) as it:
+        it.model_up = False
+        channel, _ = await it.stasis_call()
+        await trio.sleep(2)
+        it.model_up = True
+        await it.hears_of("agent_starts")
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_model_that_falls_silent_in_mid_call(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=1000), Say("Never.", ms=1000))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        with it.model.stalled():
+            it.model.session.speech_started()
+            await trio.sleep(1)
+            it.model.session.speech_stopped()
+            record = await it.ended()
+        assert record["reason"] == "model_stalled"
+        assert channel.dialplan == Place()
+
+
+async def test_failed_responses_end_the_call_after_one_more_try(autojump_clock: MockClock) -> None:
+    broken = Fail("rate_limit_exceeded", "Rate limit reached. Try again in 7s.", "rate_limit_error")
+    async with house(Script.of(broken, broken)) as it:
+        channel, _ = await it.stasis_call()
+        record = await it.ended()
+        assert (record["reason"], record["completion_reason"]) == ("model_failed", "server failure")
+        assert record["error"] == {
+            "code": "rate_limit_exceeded",
+            "message": "the model's response failed: Rate limit reached. Try again in 7s.",
+        }
+        assert channel.dialplan == Place()
+
+
+async def test_a_transfer_happens_after_the_words_and_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+    words = Say("One moment, I connect you.", ms=1500, hz=440)
+    async with house(
+        Script.of([words, Call("transfer_call", {"destination": "reception"})]), settings=TRANSFERS
+    ) as it:
+        it.ari.dialplan.add(("phones", "600", "1"))
+        channel, caller = await it.stasis_call()
+        record = await it.ended()
+        assert abs(ms_of(speech_of(caller.heard_pcm(), it.rate_hz), it.rate_hz) - 1500) < 15
+        assert (record["reason"], record["detail"]) == ("transferred", "reception")
+        assert channel.dialplan == Place("phones", "600", "1")
+
+
+async def test_a_transfer_that_fails_comes_back_to_the_agent(autojump_clock: MockClock) -> None:
+    script = Script.of([Say("One moment."), Call("transfer_call", {"destination": "reception"})], Say("Sorry!"))
+    async with house(script, settings=TRANSFERS) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("transfer_failed")
+        await it.hears_of("agent_said", 2)
+        assert "600@phones" in it.model.session.items[-2].text
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_plain_call_can_not_be_transferred_and_the_model_hears_why(autojump_clock: MockClock) -> None:
+    script = Script.of([Say("One moment."), Call("transfer_call", {"destination": "reception"})], Say("Sorry!"))
+    async with house(script, settings=TRANSFERS) as it:
+        caller = await it.plain_call()
+        await it.hears_of("agent_said", 2)
+        assert "Stasis()" in it.model.session.items[-2].text
+        await caller.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 24000])
+async def test_plain_calls_of_every_rate(autojump_clock: MockClock, rate_hz: int) -> None:
+    async with house(Script.of([Say("Hello and goodbye.", ms=1000, hz=440), Call("hang_up")])) as it:
+        caller = await it.plain_call(rate_hz)
+        record = await it.ended()
+        assert record["reason"] == "agent_hung_up"
+        assert record["media_format"] == f"{rate_hz} Hz"
+        assert abs(ms_of(speech_of(caller.heard_pcm(), rate_hz), rate_hz) - 1000) < 15
+        assert caller.ended_how == "hangup"
+        assert caller.violations == []
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+async def test_a_plain_caller_hangs_up_by_fin_or_reset(autojump_clock: MockClock, how: str) -> None:
+    async with house(Script.of(Say("Hello!", ms=5000))) as it:
+        caller = await it.plain_call()
+        await it.hears_of("agent_starts")
+        await (caller.hang_up() if how == "fin" else caller.abort())
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_plain_calls_can_be_refused(autojump_clock: MockClock) -> None:
+    async with house(overrides={"server.accept_plain_calls": "false"}) as it:
+        caller = await it.plain_call()
+        await caller.ended.wait()
+        assert caller.ended_how == "hangup"
+        assert it.told("call_ended") == []
+
+
+async def test_keys_reach_the_model_once_though_asterisk_tells_them_twice(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Press a key."), Say("Thanks."))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        for digit in "42":
+            channel.press(digit)
+            caller.press(digit)
+        event = await it.model.wait_for("conversation.item.create")
+        assert event["item"]["content"][0]["text"] == "(The caller pressed these keys: 4 2)"
+        channel.hang_up()
+        await it.ended()
+        assert not [facts for name, facts in it.collector.told if "4 2" in str(facts)], "keys are not for logs"
+
+
+async def test_tools_of_the_application_run_and_the_model_goes_on(autojump_clock: MockClock) -> None:
+    async def weather(arguments: Mapping[str, Any]) -> object:
+        await trio.sleep(0.5)
+        return {"city": arguments["city"], "sky": "clear"}
+
+    tools = ToolRegistry([Tool("weather", "The weather in a city", weather)])
+    async with house(Script.of(Call("weather", {"city": "Oslo"}), Say("It is clear.")), tools=tools) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        output = await it.model.wait_for("conversation.item.create")
+        assert json.loads(output["item"]["output"]) == {"city": "Oslo", "sky": "clear"}
+        assert caller.max_gap_ms() < 40, "silence flows while a tool runs"
+        channel.hang_up()
+        await it.ended()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("unknown", "{}", "no tool named 'unknown'"),
+        ("weather", "{broken", "not valid JSON"),
+        ("weather", "[]", "must be a JSON object"),
+        ("weather", "{}", "KeyError"),
+        ("slow", "{}", "did not answer within 15 s"),
+    ],
+)
+async def test_whatever_happens_to_a_tool_the_model_is_told_once(
+    autojump_clock: MockClock, name: str, arguments: str, says: str
+) -> None:
+    async def weather(it: Mapping[str, Any]) -> object:
+        return it["city"]
+
+    async def slow(_: Mapping[str, Any]) -> object:
+        await trio.sleep_forever()
+        return None
+
+    tools = ToolRegistry([Tool("weather", "w", weather), Tool("slow", "s", slow)])
+    async with house(Script.of(Call(name, arguments), Say("Sorry.")), tools=tools) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        outputs = it.model.received_events("conversation.item.create")
+        assert len(outputs) == 1
+        assert says in outputs[0]["item"]["output"]
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_media_that_never_arrives_sends_the_caller_back(autojump_clock: MockClock) -> None:
+    async with house() as it:
+        it.media_comes = False
+        channel = it.ari.incoming_call()
+        record = await it.ended()
+        assert record["reason"] == "media_never_arrived"
+        assert "asterisk.media_address" in record["detail"]
+        assert channel.dialplan == Place()
+
+
+async def test_a_full_house_sends_callers_back_before_they_are_answered(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=60_000)), overrides={"server.max_calls": "1"}) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        second = it.ari.incoming_call()
+        record = await it.ended()
+        assert record["reason"] == "refused_busy"
+        assert (second.state, second.dialplan) == ("Ring", Place())
+        assert second.variables["BRIDGE_END_REASON"] == "refused_busy"
+        channel.hang_up()
+        await it.ended(2)
+
+
+async def test_draining_lets_calls_finish_and_takes_no_new_ones(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=20_000))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        it.ready.drain()
+        await trio.sleep(0.1)
+        second = it.ari.incoming_call()
+        record = await it.ended()
+        assert record["reason"] == "server_draining"
+        assert second.dialplan == Place()
+        await it.hears_of("agent_said")
+        assert caller.max_gap_ms() < 40
+        channel.hang_up()
+        assert (await it.ended(2))["reason"] == "caller_hung_up"
+
+
+async def test_the_drain_limit_sends_the_last_callers_to_the_dialplan(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=200_000)), overrides={"limits.drain_s": "10"}) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        it.ready.drain()
+        record = await it.ended()
+        assert record["reason"] == "server_draining"
+        assert channel.dialplan == Place()
+
+
+@pytest.mark.parametrize(
+    "first_bytes",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\x04abcd", b"\x10\x01\x40" + bytes(320), b"\x77\x00\x00", b""],
+)
+async def test_a_stranger_on_the_media_port_harms_nobody(autojump_clock: MockClock, first_bytes: bytes) -> None:
+    async with house(Script.of(Say("Hello!", ms=5000))) as it:
+        channel, caller = await it.stasis_call()
+        stranger = it.media.connect()
+        if first_bytes:
+            await stranger.send_all(first_bytes)
+        with trio.fail_after(3):
+            while await stranger.receive_some(100):
+                pass
+        assert it.told("media connection refused")
+        await it.hears_of("agent_said")
+        assert caller.max_gap_ms() < 40
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_asterisk_is_lost_and_back_and_the_call_goes_on(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=10_000))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        await it.ari.drop_connection()
+        await it.hears_of("agent_said")
+        assert caller.max_gap_ms() < 40
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_many_calls_at_once_keep_apart(autojump_clock: MockClock) -> None:
+    """One tone a call, random endings; nobody hears another's tone and every call has its record."""
+    async with house(limit_s=2000) as it:
+        script = it.model.brain
+        assert isinstance(script, Script)
+        calls = []
+        for number in range(20):
+            script.add(Say("Tone.", ms=3000, hz=300 + 100 * number))
+            calls.append(await it.stasis_call())
+            await it.hears_of("agent_starts", number + 1)
+        await it.hears_of("agent_said", 20)
+        for number, (channel, caller) in enumerate(calls):
+            spoken = speech_of(caller.heard_pcm(), it.rate_hz)
+            assert abs(loudest_hz(spoken, it.rate_hz) - (300 + 100 * number)) < 3
+            channel.hang_up()
+        await it.ended(20)
+        assert len({record["call_id"] for record in it.told("call_ended")}) == 20
