@@ -94,13 +94,15 @@ Part = Say | Call | Fail | Incomplete
 class Item:
     """One conversation item as the server keeps it. `pcm` is 24 kHz; for an answer, only what has been sent so far.
 
-    `truncated_ms`: what the client said was heard, None while never truncated.
+    `truncated_ms`: what the client said was heard, None while never truncated. `heard`: the words of a caller's turn,
+    known to the model whether the session wants transcripts or not.
     """
 
     id: str
     wire: dict[str, Any]
-    pcm: bytes = b""
+    pcm: bytearray = field(default_factory=bytearray)
     truncated_ms: int | None = None
+    heard: str | None = None
 
     @property
     def role(self) -> str:
@@ -176,26 +178,3 @@ class Script:
 
     def transcribe(self, pcm: bytes) -> str | None:
         return self.transcripts.popleft() if self.transcripts else f"({len(pcm) // BYTES_PER_MS} ms of sound)"
-
-
-@dataclass
-class Faults:
-    """Switches that sessions look at while they run; `RealtimeServer` offers them as context managers."""
-
-    created_after_s: float = 0.0
-    conversation_created: bool = False
-    updated_missing: bool = False
-    update_refused: bool = False
-    wrong_format: dict[str, Any] | None = None
-    truncate_unacknowledged: bool = False
-    stalled: bool = False
-    slower: float = 1.0
-    late_deltas: int = 0
-    late_after_done: bool = False
-    done_swapped: bool = False
-    foreign: bool = False
-    empty_deltas: bool = False
-    bare_errors: bool = False
-    usage_missing: bool = False
-    failing: deque[Fail] = field(default_factory=deque)
-    started_after_done: bool = False

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulators.model_script import BYTES_PER_MS, Call, Fail, Faults, Incomplete, Item, Part, Say, tone
+from simulators.model_script import BYTES_PER_MS, Call, Fail, Incomplete, Item, Part, Say, tone
+from simulators.realtime_faults import Faults
 from simulators.wire_audio import bytes_per_ms, encode
 
 Json = dict[str, Any]
@@ -29,7 +31,7 @@ class _Open:
     text: str = ""
     call_id: str = ""
     name: str = ""
-    late: list[bytes] = field(default_factory=list)  # audio not sent yet, in the wire's format
+    late: deque[bytes] = field(default_factory=deque)  # audio not sent yet, in the wire's format
 
 
 class Response:
@@ -100,7 +102,7 @@ class Response:
         self.status = status
         late: list[Json] = []
         if self._open is not None:
-            late = [self._delta(self._open, chunk) for chunk in self._open.late[: self._faults.late_deltas]]
+            late = [self._delta(self._open, chunk) for chunk in list(self._open.late)[: self._faults.late_deltas]]
             if not self._faults.late_after_done:
                 for event in late:
                     self._emit(event)
@@ -133,7 +135,7 @@ class Response:
         hz = part.hz or 440 + 310 * (len(self._output) + int(self.id[-6:], 36) * 3) % 2800
         pcm = part.pcm if part.pcm is not None else tone(hz, part.ms)
         chunks = self._chunks(pcm, part)
-        now_open.late = [wire for wire, _ in chunks]
+        now_open.late.extend(wire for wire, _ in chunks)
         for index, (wire, piece) in enumerate(chunks):
             said = words[-(-len(words) * index // len(chunks)) : -(-len(words) * (index + 1) // len(chunks))]
             if said:
@@ -143,7 +145,7 @@ class Response:
             if self._faults.empty_deltas:
                 self._emit(self._delta(now_open, b""))
             self._emit(self._delta(now_open, wire))
-            now_open.late = now_open.late[1:]
+            now_open.late.popleft()
             now_open.item.pcm += piece
             self.sent_pcm += piece
             played_s = len(piece) / BYTES_PER_MS / 1000

@@ -18,22 +18,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
+import msgspec
 import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.trio.server import Server, ServerConnection, serve
 
 from simulators.memory import MemoryListener
-from simulators.model_script import Brain, Fail, Faults, Item, Script
-from simulators.realtime_rules import Json, Refusal
+from simulators.model_script import Brain, Item, Script
+from simulators.realtime_faults import FaultSwitches
+from simulators.realtime_schema import Json, Refusal
 from simulators.realtime_session import RealtimeSession
 
 # error.code: close code, error.type, message (section 1.3; the close reason is `<type>.<code>`)
@@ -65,18 +66,6 @@ class Passed:
     at_s: float
     connection: int
     event: Json
-
-
-@dataclass
-class _Handshake:
-    """Faults of the opening, before there is a session."""
-
-    refusing: str = ""
-    http_status: int = 0
-    silent: bool = False
-    close_at_once: int = 0
-    drop_after_s: float | None = None
-    drop_code: int | None = None
 
 
 class ServedSession:
@@ -158,7 +147,7 @@ class ServedSession:
                 if events := self.core.take():
                     for event in events:
                         self._server._note_sent(self.number, event)
-                        await self.websocket.send(json.dumps(event))
+                        await self.websocket.send(msgspec.json.encode(event).decode())
                     continue
                 if self.core.closing is not None:
                     return await self.websocket.aclose(*self.core.closing)
@@ -168,7 +157,7 @@ class ServedSession:
 
 
 @dataclass
-class RealtimeServer:
+class RealtimeServer(FaultSwitches):
     """The server. `brain` chooses answers; `key` is the only accepted one (empty: any that is not empty).
 
     `observe` sees every event just before it is sent. `recording=False` keeps no events and no audio, for a program
@@ -180,13 +169,11 @@ class RealtimeServer:
     key: str = ""
     observe: Callable[[Json], object] | None = None
     recording: bool = True
-    faults: Faults = field(default_factory=Faults)
     received: list[Passed] = field(default_factory=list)
     sent: list[Passed] = field(default_factory=list)
     sessions: list[ServedSession] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
     open_connections: int = 0
-    _handshake: _Handshake = field(default_factory=_Handshake)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _changed: trio.Event = field(default_factory=trio.Event)
 
@@ -250,85 +237,19 @@ class RealtimeServer:
         while not condition():
             await self._changed.wait()
 
-    # Faults (section 11); each holds inside its `with` block
-
-    @contextlib.contextmanager
-    def _switched(self, target: object, **switches: Any) -> Iterator[None]:
-        before = {name: getattr(target, name) for name in switches}
-        for name, value in switches.items():
-            setattr(target, name, value)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(target, name, value)
-
-    def faulty(self, **switches: Any) -> contextlib.AbstractContextManager[None]:
-        """Any switches of `Faults` by name."""
-        return self._switched(self.faults, **switches)
-
-    def refusing(self, code: str) -> contextlib.AbstractContextManager[None]:
-        """New connections get 101, one `error` with this code of `REFUSALS`, and the close that belongs to it."""
-        return self._switched(self._handshake, refusing=code)
-
-    def http_status(self, status: int) -> contextlib.AbstractContextManager[None]:
-        """New connections get this HTTP status instead of 101."""
-        return self._switched(self._handshake, http_status=status)
-
-    def silent(self) -> contextlib.AbstractContextManager[None]:
-        """New connections get 101 and nothing more, ever."""
-        return self._switched(self._handshake, silent=True)
-
-    def closing_at_once(self, code: int) -> contextlib.AbstractContextManager[None]:
-        """New connections get 101 and this close code, without an `error` (gateways: 1008)."""
-        return self._switched(self._handshake, close_at_once=code)
-
-    def dropped(self, after_s: float = 0.0, code: int | None = None) -> contextlib.AbstractContextManager[None]:
-        """New connections end `after_s` after their opening: abruptly, or with a close code."""
-        return self._switched(self._handshake, drop_after_s=after_s, drop_code=code)
-
-    def no_session_updated(self) -> contextlib.AbstractContextManager[None]:
-        """`session.update` takes effect and is never answered."""
-        return self.faulty(updated_missing=True)
-
-    def update_refused(self) -> contextlib.AbstractContextManager[None]:
-        """Every `session.update` is answered by `error` and changes nothing."""
-        return self.faulty(update_refused=True)
-
-    def wrong_format(self, audio_format: Json) -> contextlib.AbstractContextManager[None]:
-        """`session.updated` shows this format in both directions, whatever was asked."""
-        return self.faulty(wrong_format=audio_format)
-
-    def stalled(self) -> contextlib.AbstractContextManager[None]:
-        """Responses under way stand still; they go on afterwards, within 50 ms."""
-        return self.faulty(stalled=True)
-
-    def slow_deltas(self, times: float) -> contextlib.AbstractContextManager[None]:
-        """Audio comes this many times slower than its pace says."""
-        return self.faulty(slower=times)
-
-    def late_deltas(self, count: int = 1, *, after_done: bool = False) -> contextlib.AbstractContextManager[None]:
-        """An interrupted response still sends this many deltas: before its `.done` events, or after `response.done`."""
-        return self.faulty(late_deltas=count, late_after_done=after_done)
-
-    def failing(self, *failures: Fail) -> contextlib.AbstractContextManager[None]:
-        """The next responses fail, one for each of `failures`, and use up nothing of the script."""
-        self.faults.failing.extend(failures)
-        return contextlib.nullcontext()
-
     # One connection
 
     def _answer_upgrade(self, websocket: ServerConnection, request: Request) -> Response | None:
-        if self._handshake.http_status:
-            return websocket.respond(self._handshake.http_status, "refused by the simulator's fault\n")
+        if self.handshake.http_status:
+            return websocket.respond(self.handshake.http_status, "refused by the simulator's fault\n")
         if urllib.parse.urlsplit(request.path).path != "/v1/realtime":
             return websocket.respond(404, "not found\n")
         return None
 
     def _refusal(self, request: Request, model: str) -> str:
         """Which code of `REFUSALS` this request earns; empty: none."""
-        if self._handshake.refusing:
-            return self._handshake.refusing
+        if self.handshake.refusing:
+            return self.handshake.refusing
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key or (self.key and key != self.key):
             return "invalid_api_key"
@@ -342,7 +263,7 @@ class RealtimeServer:
 
     async def _connection(self, websocket: ServerConnection) -> None:
         assert websocket.request is not None
-        handshake = self._handshake
+        handshake = self.handshake
         if handshake.silent:
             # Read on: websockets' trio connection never ends its close while its full queue has paused its reader.
             with contextlib.suppress(ConnectionClosed):

@@ -16,9 +16,12 @@ from typing import Any
 
 import msgspec
 
-from simulators.model_script import BYTES_PER_MS, Brain, Faults, Item, Part
+from simulators.model_script import Brain, Item, Part
+from simulators.realtime_faults import Faults
+from simulators.realtime_items import Items
 from simulators.realtime_response import Response
-from simulators.realtime_rules import Json, Refusal, check_client_event, default_session, merged_session
+from simulators.realtime_rules import check_client_event, default_session, merged_session
+from simulators.realtime_schema import Json, Refusal
 from simulators.turn_detector import InputBuffer, TurnDetector
 from simulators.wire_audio import Decoder
 
@@ -51,7 +54,7 @@ class RealtimeSession:
         """`number` makes ids unique on a server; `unix_s` is the wall clock at the start, for `expires_at` only."""
         self.closing: tuple[int, str] | None = None
         self.config = default_session(model, f"sess_{number:04d}", unix_s + _SESSION_S)
-        self.items: list[Item] = []
+        self._items = Items(self._emit, self._new_id)
         self.active: Response | None = None
         self._brain = brain
         self._faults = faults
@@ -123,6 +126,11 @@ class RealtimeSession:
     # What happens to a session from outside
 
     @property
+    def items(self) -> list[Item]:
+        """The conversation as the server has it."""
+        return self._items.all
+
+    @property
     def appended_pcm(self) -> bytes:
         """All that the model has heard, 24 kHz PCM16."""
         return bytes(self._input.pcm)
@@ -191,14 +199,14 @@ class RealtimeSession:
                 self._detector.reset()
                 self._emit({"type": "input_audio_buffer.cleared"})
             case "conversation.item.create":
-                self._create_item(event["item"], event.get("previous_item_id"))
+                audio_format = self.config["audio"]["input"]["format"]
+                self._items.create(event["item"], event.get("previous_item_id"), audio_format)
             case "conversation.item.truncate":
                 self._truncate(event["item_id"], event["content_index"], event["audio_end_ms"])
             case "conversation.item.delete":
-                self.items.remove(self._find(event["item_id"], "delete"))
-                self._emit({"type": "conversation.item.deleted", "item_id": event["item_id"]})
+                self._items.delete(event["item_id"])
             case "conversation.item.retrieve":
-                self._retrieve(self._find(event["item_id"], "retrieve"))
+                self._items.retrieve(event["item_id"])
             case "response.create":
                 self._respond(event.get("response") or {}, event.get("event_id"))
             case "response.cancel":
@@ -278,13 +286,14 @@ class RealtimeSession:
     def _commit(self, item_id: str) -> None:
         pcm = self._input.take()
         content = {"type": "input_audio", "transcript": None}
-        item = Item(item_id, {"type": "message", "status": "completed", "role": "user", "content": [content]}, pcm)
-        before = self.items[-1].id if self.items else None
+        wire = {"type": "message", "status": "completed", "role": "user", "content": [content]}
+        item = Item(item_id, wire, bytearray(pcm))
+        before = self._items.last_id
         self._emit({"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": item_id})
         # The recogniser is the model's ear too, so it runs whether transcription is on or not.
         heard = self._brain.transcribe(pcm)
-        self._add(item, before)
-        content["transcript"] = heard
+        self._items.add(item)
+        item.heard = heard
         if self.config["audio"]["input"]["transcription"] is not None:
             self._after(_TRANSCRIPTION_S, lambda _now: self._transcribed(item, heard))
 
@@ -298,61 +307,18 @@ class RealtimeSession:
         if words:
             self._emit({"type": f"{kind}.delta", **place, "delta": words})
         usage = {"type": "duration", "seconds": item.audio_ms / 1000}
+        item.wire["content"][0]["transcript"] = words
         self._emit({"type": f"{kind}.completed", **place, "transcript": words, "usage": usage})
 
-    def _create_item(self, wire: Json, previous: str | None) -> None:
-        known = [item.id for item in self.items]
-        if previous not in (None, "root", *known):
-            raise Refusal("invalid_value", f"Previous item with item_id not found: {previous}", "previous_item_id")
-        if wire.get("id") in known:
-            raise Refusal("invalid_value", f"Item with item_id already exists: {wire['id']}", "item.id")
-        wire = copy.deepcopy(wire)
-        item_id = wire.pop("id", None) or self._new_id("item")
-        wire.setdefault("status", "completed")
-        pcm = b""
-        for part in wire.get("content", []):
-            if part["type"] == "input_audio":
-                pcm += Decoder(self.config["audio"]["input"]["format"]).decode(base64.b64decode(part.pop("audio")))
-        item = Item(item_id, wire, pcm)
-        at = len(self.items) if previous is None else 0 if previous == "root" else known.index(previous) + 1
-        self._add(item, self.items[at - 1].id if at else None, at)
-
-    def _add(self, item: Item, before: str | None, at: int | None = None) -> None:
-        """Put `item` into the conversation and tell: added, done."""
-        self.items.insert(len(self.items) if at is None else at, item)
-        for kind in ("added", "done"):
-            wire = copy.deepcopy({"id": item.id, **item.wire})
-            self._emit({"type": f"conversation.item.{kind}", "previous_item_id": before, "item": wire})
-
     def _truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
-        item = self._find(item_id, "truncate")
-        if item.role != "assistant" or not item.pcm:
-            raise Refusal("unsupported_content_type", "Only model output audio messages can be truncated")
-        if content_index != 0:
-            raise Refusal("invalid_value", f"The item has no content at index {content_index}.", "content_index")
-        if audio_end_ms > item.audio_ms:
-            words = f"Audio content of {item.audio_ms}ms is already shorter than {audio_end_ms}ms"
-            self.error(Refusal("invalid_value", words), None)  # seen: no event id, and a clamped acknowledgement
-        item.truncated_ms = min(audio_end_ms, item.audio_ms)
-        item.pcm = item.pcm[: item.truncated_ms * BYTES_PER_MS]
-        # The real one removes the whole transcript, since it can not know which words were heard.
-        item.wire["content"] = [{"type": "output_audio", "transcript": ""}]
+        end_ms, complaint = self._items.truncate(item_id, content_index, audio_end_ms)
+        if complaint is not None:
+            self.error(
+                complaint, None
+            )  # seen: without event id, and the clamped acknowledgement follows all the same
         if not self._faults.truncate_unacknowledged:
-            place = {"item_id": item_id, "content_index": 0, "audio_end_ms": item.truncated_ms}
+            place = {"item_id": item_id, "content_index": 0, "audio_end_ms": end_ms}
             self._emit({"type": "conversation.item.truncated", **place})
-
-    def _retrieve(self, item: Item) -> None:
-        wire = copy.deepcopy({"id": item.id, **item.wire})
-        if item.pcm:
-            wire["content"][0]["audio"] = base64.b64encode(item.pcm).decode()
-        self._emit({"type": "conversation.item.retrieved", "item": wire})
-
-    def _find(self, item_id: str, verb: str) -> Item:
-        for item in self.items:
-            if item.id == item_id:
-                return item
-        # The code for delete is unconfirmed.
-        raise Refusal(f"item_{verb}_invalid_item_id", f"Error: item with item_id not found: {item_id}", "item_id")
 
     # Responses
 
@@ -379,7 +345,7 @@ class RealtimeSession:
             metadata=asked.get("metadata"),
             new_id=self._new_id,
             emit=self._emit,
-            keep=self._keep,
+            keep=self._items.append_silently,
             faults=self._faults,
         )
         if apart:
@@ -401,11 +367,6 @@ class RealtimeSession:
             items = [known[e["id"]] if e["type"] == "item_reference" else Item("", e) for e in asked["input"]]
         tools: list[Json] = asked["tools"] if "tools" in asked else self.config["tools"]
         return self._brain.answer(_View(items, tools))
-
-    def _keep(self, item: Item) -> str | None:
-        before = self.items[-1].id if self.items else None
-        self.items.append(item)
-        return before
 
     def _step(self, response: Response) -> None:
         if response.status != "in_progress":

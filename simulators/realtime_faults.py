@@ -1,0 +1,119 @@
+"""What can go wrong, one switch each (section 11 of the protocol notes), and the context managers that throw them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulators.model_script import Fail
+from simulators.realtime_schema import Json
+
+
+@dataclass
+class Faults:
+    """Switches that sessions look at while they run; `RealtimeServer` offers them as context managers."""
+
+    created_after_s: float = 0.0
+    conversation_created: bool = False
+    updated_missing: bool = False
+    update_refused: bool = False
+    wrong_format: dict[str, Any] | None = None
+    truncate_unacknowledged: bool = False
+    stalled: bool = False
+    slower: float = 1.0
+    late_deltas: int = 0
+    late_after_done: bool = False
+    done_swapped: bool = False
+    foreign: bool = False
+    empty_deltas: bool = False
+    bare_errors: bool = False
+    usage_missing: bool = False
+    failing: deque[Fail] = field(default_factory=deque)
+    started_after_done: bool = False
+
+
+@dataclass
+class Handshake:
+    """Faults of the opening, before there is a session."""
+
+    refusing: str = ""
+    http_status: int = 0
+    silent: bool = False
+    close_at_once: int = 0
+    drop_after_s: float | None = None
+    drop_code: int | None = None
+
+
+@dataclass(kw_only=True)
+class FaultSwitches:
+    """The part of `RealtimeServer` that makes trouble. Each method's fault holds inside its `with` block."""
+
+    faults: Faults = field(default_factory=Faults)
+    handshake: Handshake = field(default_factory=Handshake)
+
+    @contextlib.contextmanager
+    def _switched(self, target: object, **switches: Any) -> Iterator[None]:
+        before = {name: getattr(target, name) for name in switches}
+        for name, value in switches.items():
+            setattr(target, name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(target, name, value)
+
+    def faulty(self, **switches: Any) -> contextlib.AbstractContextManager[None]:
+        """Any switches of `Faults` by name."""
+        return self._switched(self.faults, **switches)
+
+    def refusing(self, code: str) -> contextlib.AbstractContextManager[None]:
+        """New connections get 101, one `error` with this code of `REFUSALS`, and the close that belongs to it."""
+        return self._switched(self.handshake, refusing=code)
+
+    def http_status(self, status: int) -> contextlib.AbstractContextManager[None]:
+        """New connections get this HTTP status instead of 101."""
+        return self._switched(self.handshake, http_status=status)
+
+    def silent(self) -> contextlib.AbstractContextManager[None]:
+        """New connections get 101 and nothing more, ever."""
+        return self._switched(self.handshake, silent=True)
+
+    def closing_at_once(self, code: int) -> contextlib.AbstractContextManager[None]:
+        """New connections get 101 and this close code, without an `error` (gateways: 1008)."""
+        return self._switched(self.handshake, close_at_once=code)
+
+    def dropped(self, after_s: float = 0.0, code: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """New connections end `after_s` after their opening: abruptly, or with a close code."""
+        return self._switched(self.handshake, drop_after_s=after_s, drop_code=code)
+
+    def no_session_updated(self) -> contextlib.AbstractContextManager[None]:
+        """`session.update` takes effect and is never answered."""
+        return self.faulty(updated_missing=True)
+
+    def update_refused(self) -> contextlib.AbstractContextManager[None]:
+        """Every `session.update` is answered by `error` and changes nothing."""
+        return self.faulty(update_refused=True)
+
+    def wrong_format(self, audio_format: Json) -> contextlib.AbstractContextManager[None]:
+        """`session.updated` shows this format in both directions, whatever was asked."""
+        return self.faulty(wrong_format=audio_format)
+
+    def stalled(self) -> contextlib.AbstractContextManager[None]:
+        """Responses under way stand still; they go on afterwards, within 50 ms."""
+        return self.faulty(stalled=True)
+
+    def slow_deltas(self, times: float) -> contextlib.AbstractContextManager[None]:
+        """Audio comes this many times slower than its pace says."""
+        return self.faulty(slower=times)
+
+    def late_deltas(self, count: int = 1, *, after_done: bool = False) -> contextlib.AbstractContextManager[None]:
+        """An interrupted response still sends this many deltas: before its `.done` events, or after `response.done`."""
+        return self.faulty(late_deltas=count, late_after_done=after_done)
+
+    def failing(self, *failures: Fail) -> contextlib.AbstractContextManager[None]:
+        """The next responses fail, one for each of `failures`, and use up nothing of the script."""
+        self.faults.failing.extend(failures)
+        return contextlib.nullcontext()
