@@ -1,0 +1,62 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from bridge.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "BRIDGE_MAX_CALLS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_check_config_shows_everything_but_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hush")
+    assert main(["check-config", "--set", "server.max_calls=7"]) == 0
+    out = capsys.readouterr().out
+    assert "server.max_calls = 7" in out
+    assert "realtime.api_key = (set, hidden)" in out
+    assert "hush" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check-config", "--config", "missing.toml"], "missing.toml: no such file"),
+        (["check-config", "--set", "oops"], "--set oops: write it as SECTION.KEY=VALUE"),
+        (["serve", "--set", "server.audiosocket_port=x"], "server.audiosocket_port"),
+    ],
+)
+def test_mistakes_get_one_line_that_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", "--set", f"server.audiosocket_port={port}", "--set", "asterisk.enabled=false"]) == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "serve" in out
+    assert "check-config" in out
