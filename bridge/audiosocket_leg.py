@@ -47,6 +47,25 @@ async def identify(stream: trio.abc.Stream) -> AudioSocketLeg:
     return AudioSocketLeg(stream, decoder, UUID(bytes=frame.payload))
 
 
+async def part(stream: trio.abc.Stream, *, goodbye: bool = True) -> None:
+    """End a connection in order: 0x00 (`goodbye`), FIN, at most `LINGER_S` for the far end's FIN, free the socket.
+
+    For a connection of which no leg was made, too. Never raises; cancelled, it frees the socket at once.
+    """
+    try:
+        with trio.move_on_after(LINGER_S):
+            if goodbye:
+                await stream.send_all(encode(Kind.HANGUP))
+            if isinstance(stream, trio.abc.HalfCloseableStream):
+                await stream.send_eof()
+                while await stream.receive_some(_READ_BYTES):
+                    pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+        pass  # gone already, or another task still holds the stream: nothing is left but to free it
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
 class AudioSocketLeg:
     """One caller on AudioSocket; see `CallerLeg` for what each method promises. Made by `identify`.
 
@@ -138,19 +157,9 @@ class AudioSocketLeg:
             await trio.lowlevel.checkpoint()
             return
         self._closing = True
-        try:
-            with trio.move_on_after(LINGER_S):
-                if not self._mid_frame and not self._finished:
-                    self._mid_frame = True
-                    await self._stream.send_all(encode(Kind.HANGUP))
-                if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                    await self._stream.send_eof()
-                    while await self._stream.receive_some(_READ_BYTES):
-                        pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            pass  # gone already, or another task still holds the stream: nothing is left but to free it
-        finally:
-            await trio.aclose_forcefully(self._stream)
+        may_speak = not self._mid_frame and not self._finished
+        self._mid_frame = True
+        await part(self._stream, goodbye=may_speak)
 
     async def _next_event(self, *, learning: bool) -> LegEvent:
         # With a frame in the buffer this costs no turn of the scheduler; the read below takes one.

@@ -26,7 +26,7 @@ import trio
 
 from bridge import call_tools, realtime, telemetry
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
-from bridge.config import Agent, Asterisk, Limits, Realtime
+from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
 from bridge.dialogue import ClearLegAudio, Command, EndCall, Notice, RunTool, SendEvent, TransferCall
 from bridge.ending import Ending, EndReason, reason_for
@@ -79,6 +79,7 @@ class _Call:
         self._format: PcmFormat = leg.format
         self._playout = PlayoutQueue(self._format, int(self._limits.max_queued_speech_s * 1000))
         self._conversation = Conversation(agent, self._playout, self._limits, lag_ms=services.lag_ms)
+        self._metronome = Metronome()
         self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
         self._append_bytes = MODEL_FORMAT.bytes_per_ms * services.realtime.append_ms
         self._appending = bytearray()
@@ -93,7 +94,7 @@ class _Call:
             call_id=str(leg.call_id),
             agent=agent_name,
             caller=control.caller,
-            media_format=f"{self._format.rate_hz} Hz",
+            media_format=media_format_name(self._format.rate_hz),
         )
 
     async def run(self) -> telemetry.CallRecord:
@@ -160,7 +161,7 @@ class _Call:
 
     async def _speak(self) -> None:
         """One frame a tick, speech or silence, from the first moment to the last: a starved peer is a known fault."""
-        metronome = Metronome()
+        metronome = self._metronome
         metronome.start(trio.current_time())
         silence, audible = self._format.silence, False
         while True:
@@ -174,7 +175,6 @@ class _Call:
                 return
             now = trio.current_time()
             self.record.frame_lateness_ms.add(max(0.0, now - deadline))
-            self.record.frames_lost = metronome.lost
             if frame is not None and not audible:
                 audible = True
                 self._apply(self._conversation.playout_started(now))
@@ -193,6 +193,7 @@ class _Call:
             with trio.move_on_after(self._limits.first_frame_s):
                 await self._first_audio.wait()
             self._model_listens = True
+            self._last_audio_at = max(self._last_audio_at, trio.current_time())
             self._tasks.start_soon(self._transmit, connection)
             self._apply(self._conversation.media_ready(trio.current_time()))
             while True:
@@ -327,4 +328,5 @@ class _Call:
         record.duration_s = round(trio.current_time() - self._began, 3)
         record.audio_heard_ms = self._playout.total_played_ms
         record.underruns = self._playout.underruns
+        record.frames_late, record.frames_lost = self._metronome.late, self._metronome.lost
         telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

@@ -32,6 +32,11 @@ class MediaFormat(enum.StrEnum):
 _RATES_HZ = {MediaFormat.SLIN: 8000, MediaFormat.SLIN16: 16000, MediaFormat.SLIN24: 24000}
 
 
+def media_format_name(rate_hz: int) -> str:
+    """Asterisk's name of the format with this rate."""
+    return next(name.value for name, rate in _RATES_HZ.items() if rate == rate_hz)
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where Asterisk's AudioSocket connections arrive."""
 

@@ -22,11 +22,11 @@ import trio
 from bridge import telemetry
 from bridge.ari_control import AriApp, ChannelControl
 from bridge.audio import PcmFormat
-from bridge.audiosocket_leg import AudioSocketLeg, identify
+from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
 from bridge.config import Config
-from bridge.ending import FAREWELLS, EndReason, ErrorObject
-from bridge.errors import BridgeError, ConfigError, ControlError, MediaError
+from bridge.ending import FAREWELLS, EndReason, reason_for
+from bridge.errors import ConfigError, ControlError, MediaError
 from bridge.switchboard import Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
@@ -121,7 +121,7 @@ class Bridge:
 
     async def _prepare_call(self, control: ChannelControl) -> None:
         """Have Asterisk dial our AudioSocket port for this channel, and give it up when that does not happen in time."""
-        config, limits = self._config, self._config.limits
+        config = self._config
         call_id = uuid4()
         telemetry.call_id_of_context.set(str(call_id))
         argument = control.arguments[0] if control.arguments else ""
@@ -134,21 +134,34 @@ class Bridge:
             "call_arrives",
             {"channel": control.name, "caller": control.caller, "called": control.called, "agent": name},
         )
-        with self.switchboard.expect(Expectation(call_id, control, name, agent)) as expectation:
-            try:
-                with trio.fail_after(limits.media_arrival_s):
-                    await control.prepare_media(call_id, config.asterisk.format.value)
-                    await expectation.arrived.wait()
-                return
-            except ControlError as error:
-                detail = f"{error} (media_address {config.asterisk.media_address})"
-            except trio.TooSlowError:
-                detail = (
-                    f"Asterisk did not reach {config.asterisk.media_address} within {limits.media_arrival_s:g} s: "
-                    "is asterisk.media_address right as seen from Asterisk?"
-                )
-        if not expectation.arrived.is_set():
-            await self._turn_away(call_id, name, control, EndReason.MEDIA_NEVER_ARRIVED, detail)
+        expectation = Expectation(call_id, control, name, agent)
+        self.switchboard.expect(expectation)
+        reason, detail = EndReason.SERVER_DRAINING, "the drain limit was reached"
+        try:
+            reason, detail = await self._bring_media(control, expectation)
+        except Exception as error:
+            _log.exception("a defect of the bridge ended this call before it began")
+            reason, detail, _ = reason_for(error)
+        finally:
+            if self.switchboard.withdraw(call_id):
+                await self._turn_away(call_id, name, control, reason, detail)
+
+    async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
+        """Have Asterisk connect; returns when it has, or what to tell of a call whose media did not come."""
+        config, limits = self._config, self._config.limits
+        detail = ""
+        try:
+            with trio.fail_after(limits.media_arrival_s):
+                await control.prepare_media(expectation.call_id, config.asterisk.format.value)
+                await expectation.arrived.wait()
+        except ControlError as error:
+            detail = str(error)
+        except trio.TooSlowError:
+            detail = (
+                f"Asterisk did not reach {config.asterisk.media_address} within {limits.media_arrival_s:g} s: "
+                "is asterisk.media_address right as seen from Asterisk?"
+            )
+        return EndReason.MEDIA_NEVER_ARRIVED, detail
 
     async def _turn_away(
         self, call_id: UUID, agent: str, control: ChannelControl, reason: EndReason, detail: str
@@ -159,31 +172,32 @@ class Bridge:
         farewell = FAREWELLS[reason]
         record = telemetry.CallRecord(call_id=str(call_id), agent=agent, caller=control.caller)
         record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
-        error = ErrorObject(None, detail)
-        record.error = {"code": error.code, "message": error.message} if farewell.failure else None
+        record.error = {"code": None, "message": detail} if farewell.failure else None
         telemetry.call_ended(record, failure=farewell.failure)
 
     # A media connection has arrived ----------------------------------------------------------------------------------
 
     async def _handle_connection(self, stream: trio.abc.Stream) -> None:
         """One media connection, from its first byte to its end. Whatever goes wrong stays in this call."""
+        farewell_s = self._config.limits.farewell_s
         try:
             with trio.fail_after(self._config.limits.identify_s):
                 leg = await identify(stream)
         except (MediaError, trio.TooSlowError) as error:
             why = "no UUID frame in time" if isinstance(error, trio.TooSlowError) else str(error)
             _log.warning("media connection refused", extra={"facts": {"reason": "protocol_error", "detail": why}})
-            await trio.aclose_forcefully(stream)
+            with trio.move_on_after(farewell_s, shield=True):
+                await part(stream)
             return
         telemetry.call_id_of_context.set(str(leg.call_id))
         try:
             await self._run(leg)
-        except BridgeError as error:
+        except MediaError as error:
             _log.warning("media connection ended early", extra={"facts": {"detail": str(error)}})
         except Exception:
             _log.exception("a defect of the bridge ended this call")
         finally:
-            with trio.move_on_after(self._config.limits.farewell_s, shield=True):
+            with trio.move_on_after(farewell_s, shield=True):
                 await leg.close(FAREWELLS[EndReason.INTERNAL_ERROR])
 
     async def _run(self, leg: AudioSocketLeg) -> None:
@@ -192,6 +206,8 @@ class Bridge:
             leg.expect_format(PcmFormat(self._config.asterisk.format.rate_hz))
             with self.switchboard.slot():
                 await run_call(leg, expectation.control, expectation.agent_name, expectation.agent, self._services)
+        elif self.switchboard.came_too_late(leg.call_id):
+            _log.warning("media came after its call had been given up; raise limits.media_arrival_s if that is usual")
         elif not self._config.server.accept_plain_calls:
             _log.warning("unknown UUID refused; plain calls are off (server.accept_plain_calls)")
         elif (refusal := self.switchboard.admit()) is not None:

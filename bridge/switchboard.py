@@ -6,6 +6,7 @@ first frame arrives. A UUID that nobody expects is a plain `AudioSocket()` call.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class Switchboard:
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
         self._expected: dict[UUID, Expectation] = {}
+        # Asterisk connects within 2 s or not at all (5.12), so the last few hundred are plenty.
+        self._withdrawn: deque[UUID] = deque(maxlen=256)
         self.running = 0
         self.draining = False
 
@@ -83,14 +86,20 @@ class Switchboard:
         finally:
             self.running -= 1
 
-    @contextmanager
-    def expect(self, expectation: Expectation) -> Iterator[Expectation]:
-        """Wait for the media of this call inside the block; afterwards its UUID is unknown again."""
+    def expect(self, expectation: Expectation) -> None:
+        """Wait for the media of this call, until it is claimed or withdrawn."""
         self._expected[expectation.call_id] = expectation
-        try:
-            yield expectation
-        finally:
-            self._expected.pop(expectation.call_id, None)
+
+    def withdraw(self, call_id: UUID) -> bool:
+        """Give up waiting. Returns whether the call is still ours to end: False once it was claimed."""
+        if self._expected.pop(call_id, None) is None:
+            return False
+        self._withdrawn.append(call_id)
+        return True
+
+    def came_too_late(self, call_id: UUID) -> bool:
+        """Whether this media belongs to a call that was given up: nobody is left to talk to."""
+        return call_id in self._withdrawn
 
     def claim(self, call_id: UUID) -> Expectation | None:
         """The call whose media has just arrived, once; None for a UUID that nobody expects."""

@@ -57,6 +57,7 @@ class House:
         self.ready: Ready
         self.model_up = True
         self.media_comes = True
+        self.media_delay_s = 0.0
         self.collector = _Collector()
         self._media_callers: dict[UUID, Caller] = {}
         self._arrival = trio.Event()
@@ -82,6 +83,7 @@ class House:
             self.nursery.start_soon(self._dial_media, UUID(data), RATES_HZ[media_format])
 
     async def _dial_media(self, call_id: UUID, rate_hz: int) -> None:
+        await trio.sleep(self.media_delay_s)
         caller = await Caller.dial(self.media.connect(), call_id, rate_hz)
         self._media_callers[call_id] = caller
         self._arrival.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import trio
 from house import FAST, RATES_HZ, House, house
 from trio.testing import MockClock
 
+from bridge.audiosocket import Kind, encode
 from bridge.tools import Tool, ToolRegistry
 from simulators.ari_server import Place
 from simulators.model_script import Call, Fail, Say, Script, tone
@@ -336,7 +338,7 @@ async def test_plain_calls_of_every_rate(autojump_clock: MockClock, rate_hz: int
         caller = await it.plain_call(rate_hz)
         record = await it.ended()
         assert record["reason"] == "agent_hung_up"
-        assert record["media_format"] == f"{rate_hz} Hz"
+        assert RATES_HZ[record["media_format"]] == rate_hz
         assert abs(ms_of(speech_of(caller.heard_pcm(), rate_hz), rate_hz) - 1000) < 15
         assert caller.ended_how == "hangup"
         assert caller.violations == []
@@ -357,6 +359,32 @@ async def test_plain_calls_can_be_refused(autojump_clock: MockClock) -> None:
         await caller.ended.wait()
         assert caller.ended_how == "hangup"
         assert it.told("call_ended") == []
+
+
+async def test_a_caller_who_never_sends_a_frame_is_greeted_all_the_same(autojump_clock: MockClock) -> None:
+    """A phone that sends nothing while silent, behind an AudioSocket() that waits for us first (issue 2089)."""
+    async with house(Script.of(Say("Hello?", ms=1000)), overrides={"limits.media_silent_s": "20"}) as it:
+        phone = it.media.connect()
+        await phone.send_all(encode(Kind.UUID, uuid4().bytes))
+
+        async def only_listen() -> None:
+            while await phone.receive_some(65536):
+                pass
+
+        it.nursery.start_soon(only_listen)
+        await it.hears_of("agent_said")
+        assert (await it.ended())["reason"] == "media_lost"
+
+
+async def test_media_that_comes_too_late_is_no_call(autojump_clock: MockClock) -> None:
+    async with house(overrides={"limits.media_arrival_s": "0.5"}) as it:
+        it.media_delay_s = 1.0
+        channel = it.ari.incoming_call()
+        assert (await it.ended())["reason"] == "media_never_arrived"
+        await trio.sleep(2)
+        assert channel.dialplan == Place()
+        assert len(it.told("call_ended")) == 1
+        assert any("given up" in event for event, _ in it.collector.told)
 
 
 async def test_keys_reach_the_model_once_though_asterisk_tells_them_twice(autojump_clock: MockClock) -> None:
@@ -441,6 +469,16 @@ async def test_a_full_house_sends_callers_back_before_they_are_answered(autojump
         assert second.variables["BRIDGE_END_REASON"] == "refused_busy"
         channel.hang_up()
         await it.ended(2)
+
+
+async def test_the_drain_limit_returns_a_caller_whose_media_has_not_come(autojump_clock: MockClock) -> None:
+    async with house(overrides={"limits.drain_s": "1", "limits.media_arrival_s": "30"}) as it:
+        it.media_comes = False
+        channel = it.ari.incoming_call()
+        await trio.sleep(0.5)
+        it.ready.drain()
+        assert (await it.ended())["reason"] == "server_draining"
+        assert channel.dialplan == Place()
 
 
 async def test_draining_lets_calls_finish_and_takes_no_new_ones(autojump_clock: MockClock) -> None:
