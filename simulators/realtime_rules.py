@@ -103,7 +103,16 @@ _TOOL_CHOICE = words_or_object(
         }
     ),
 )
-_METADATA = nullable(free_object)
+
+
+def _metadata(value: Any, path: str) -> None:
+    free_object(value, path)
+    for key, entry in value.items():
+        text(512)(entry, f"{path}.{key}")
+    if len(value) > 16 or any(len(key) > 64 for key in value):
+        raise Refusal("invalid_value", f"Invalid '{path}': at most 16 pairs, keys of at most 64 characters.", path)
+
+
 _TRANSCRIPTION = fields(
     {
         "model": text(),
@@ -217,7 +226,7 @@ _RESPONSE = fields(
         "reasoning": fields({"effort": _EFFORT}),
         "max_output_tokens": _max_tokens,
         "conversation": one_of("auto", "none"),
-        "metadata": _METADATA,
+        "metadata": nullable(_metadata),
         "input": each(_input_item),
         "prompt": nullable(free_object),
     }

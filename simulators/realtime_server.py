@@ -23,7 +23,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NoReturn
 
 import msgspec
 import trio
@@ -326,14 +325,13 @@ class RealtimeServer(FaultSwitches):
         self._changed = trio.Event()
 
 
-async def run(host: str, port: int, brain: Brain, key: str) -> NoReturn:
+async def run(host: str, port: int, brain: Brain, key: str) -> None:
     """Serve on a real port until cancelled; prints one line when ready."""
     async with trio.open_nursery() as nursery:
         server = RealtimeServer(brain, key=key, recording=False)
         bound = await server.listen_on_tcp(nursery, port, host)
         print(f"Realtime simulator ready: ws://{host}:{bound}/v1/realtime?model=gpt-realtime-2.1", flush=True)
         await trio.sleep_forever()
-    raise AssertionError("unreachable")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -347,10 +345,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--key", default="", help="the only accepted API key (default: any)")
     options = parser.parse_args(argv)
-    with contextlib.suppress(KeyboardInterrupt):
-        trio.run(
-            partial(run, options.host, options.port, Phrasebook.load(), options.key), strict_exception_groups=False
-        )
+    try:
+        trio.run(partial(run, options.host, options.port, Phrasebook.load(), options.key))
+    except* KeyboardInterrupt:
+        pass
+    except* OSError as group:
+        parser.exit(1, f"can not listen on {options.host}:{options.port}: {group.exceptions[0]}\n")
 
 
 if __name__ == "__main__":
