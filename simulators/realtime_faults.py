@@ -18,6 +18,7 @@ class Faults:
 
     created_after_s: float = 0.0
     conversation_created: bool = False
+    transcript_after_s: float = 0.3  # after the commit, when the answer has usually begun; asynchronous to everything
     updated_missing: bool = False
     update_refused: bool = False
     wrong_format: dict[str, Any] | None = None

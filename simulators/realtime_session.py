@@ -25,7 +25,6 @@ from simulators.realtime_schema import Json, Refusal
 from simulators.turn_detector import InputBuffer, TurnDetector
 from simulators.wire_audio import Decoder
 
-_TRANSCRIPTION_S = 0.3  # asynchronous to everything; by then the answer has usually begun
 _RATE_LIMITS_S = 0.04  # captured: about 40 ms after response.done
 _SESSION_S = 3600
 
@@ -295,7 +294,7 @@ class RealtimeSession:
         self._items.add(item)
         item.heard = heard
         if self.config["audio"]["input"]["transcription"] is not None:
-            self._after(_TRANSCRIPTION_S, lambda _now: self._transcribed(item, heard))
+            self._after(self._faults.transcript_after_s, lambda _now: self._transcribed(item, heard))
 
     def _transcribed(self, item: Item, words: str | None) -> None:
         kind = "conversation.item.input_audio_transcription"

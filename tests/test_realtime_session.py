@@ -255,6 +255,19 @@ async def test_transcription_empty_or_failed(words: str | None, autojump_clock: 
         assert kinds == (["failed"] if words is None else ["completed"])
 
 
+async def test_transcripts_may_come_in_reverse_order(autojump_clock: trio.abc.Clock) -> None:
+    script = Script.of(Say("a", ms=100), Say("b", ms=100), transcripts=["first", "second"])
+    async with serving(script) as server, dialled(server) as client:
+        await client.configure(audio={"input": {"transcription": {"model": "gpt-transcribe"}}})
+        with server.faulty(transcript_after_s=5.0):
+            await speak_a_turn(client)
+        await speak_a_turn(client)
+        await trio.sleep(5)
+        completed = client.of("conversation.item.input_audio_transcription.completed")
+        assert [event["transcript"] for event in completed] == ["second", "first"]
+        assert [item.text for item in server.session.items if item.role == "user"] == ["first", "second"]
+
+
 async def test_vad_without_answers_and_without_interruption(autojump_clock: trio.abc.Clock) -> None:
     async with serving(Script.of(Say("long", ms=3000, pace=Pace(speed=1)))) as server, dialled(server) as client:
         detection = {"type": "server_vad", "create_response": False, "interrupt_response": False}
