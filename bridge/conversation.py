@@ -59,8 +59,8 @@ class _Closing:
 class Conversation:
     """The dialogue between one caller and one model session.
 
-    The shell calls `connected` once per session, `media_ready` once per call, then feeds messages, playout changes, tool
-    results, digits and ticks; it carries out what is returned, in order, before the next input.
+    The shell calls `media_ready` once the session stands and the caller can hear us, then feeds messages, playout
+    changes, tool results, digits and ticks; it carries out what is returned, in order, before the next input.
     """
 
     def __init__(self, agent: Agent, playout: PlayoutQueue, limits: Limits, *, lag_ms: int = 0) -> None:
