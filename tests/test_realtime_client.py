@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -11,9 +12,9 @@ from trio.testing import MockClock
 from bridge import realtime
 from bridge.config import Agent, Realtime
 from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
-from bridge.realtime_client import open_realtime, session_url
+from bridge.realtime_client import RealtimeConnection, open_realtime, session_url
 from simulators.memory import MemoryListener
-from simulators.model_script import Say, Script
+from simulators.model_script import Pace, Say, Script
 from simulators.realtime_server import RealtimeServer
 
 CONFIG = Realtime(url="ws://model.test/v1/realtime", api_key="good")
@@ -22,7 +23,7 @@ SESSION = realtime.session_update(Agent(), [])
 
 async def open_and(
     server: RealtimeServer,
-    use: Callable[..., object] | None = None,
+    use: Callable[[RealtimeConnection], Awaitable[None]] | None = None,
     *,
     config: Realtime = CONFIG,
     connect_s: float = 8.0,
@@ -35,7 +36,7 @@ async def open_and(
                 config, SESSION, connect_s=connect_s, close_s=2, connect_stream=listener.connect
             ) as connection:
                 if use is not None:
-                    await use(connection)  # type: ignore[misc]
+                    await use(connection)
             await server.until(lambda: server.open_connections == 0)
         finally:
             nursery.cancel_scope.cancel()
@@ -148,12 +149,25 @@ async def test_conversation_created_before_the_session_does_no_harm(autojump_clo
 async def test_a_session_that_ends_is_lost_however_politely(autojump_clock: MockClock, code: int | None) -> None:
     server = RealtimeServer(Script.of(Say("x")))
 
-    async def use(connection: object) -> None:
+    async def use(connection: RealtimeConnection) -> None:
         await server.session.drop(code)
-        await connection.receive()  # type: ignore[attr-defined]
+        await connection.receive()
 
     error = await refused(server, use=use)
     assert isinstance(error, ModelLost)
+
+
+async def test_closing_ends_although_much_is_unread(autojump_clock: MockClock) -> None:
+    """The caller hangs up while a long answer pours in."""
+    server = RealtimeServer(Script.of(Say("long", ms=100_000, pace=Pace(speed=math.inf, first_ms=0))))
+
+    async def use(connection: RealtimeConnection) -> None:
+        await connection.send(realtime.create_response())
+        await trio.sleep(1)
+
+    began = trio.current_time()
+    await open_and(server, use)
+    assert trio.current_time() - began < 5
 
 
 async def test_nothing_reachable(autojump_clock: MockClock) -> None:
