@@ -1,0 +1,83 @@
+"""The real Asterisk from outside: ARI by HTTP, the command line, and the log of its dialplan's steps."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RECORDINGS = ROOT / "build" / "recordings"
+_STEPS = RECORDINGS / "steps.log"
+_ARI = "http://127.0.0.1:8088/ari"
+_ACCOUNT = "Basic " + base64.b64encode(b"bridge:bridge").decode()
+
+
+def ari(method: str, uri: str, body: object = None) -> Any:
+    """One request; blocks, so call it in a thread. Returns the JSON of the answer. Raises `HTTPError`, `URLError`."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "Authorization": _ACCOUNT}
+    request = urllib.request.Request(f"{_ARI}/{uri}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
+    return json.loads(text) if text else None
+
+
+def command(text: str) -> str:
+    """What Asterisk's command line answers; blocks. Takes 0.15 s, so not for things that ARI knows."""
+    answer = subprocess.run(
+        [ROOT / "asterisk" / "asterisk.sh", "cli", text], capture_output=True, text=True, check=True, timeout=20
+    )
+    return answer.stdout
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the dialplan (`asterisk/etc/extensions.conf` says how they are logged)."""
+
+    test_id: str
+    linked_id: str
+    name: str
+    details: str
+    reason: str
+    end_detail: str
+
+
+def steps_size() -> int:
+    """Where the log ends now: Asterisk keeps it open, so others' steps before this stay in it."""
+    return _STEPS.stat().st_size if _STEPS.exists() else 0
+
+
+def steps_since(position: int) -> list[Step]:
+    """The steps of all calls that were logged after `position`."""
+    steps = []
+    with _STEPS.open("rb") as log:
+        log.seek(position)
+        for line in log.read().decode(errors="replace").splitlines():
+            step = _parsed(line)
+            if step is not None:
+                steps.append(step)
+    return steps
+
+
+def _parsed(line: str) -> Step | None:
+    try:
+        message = str(json.loads(line)["logmsg"]["message"]).strip()
+    except (ValueError, KeyError, TypeError):
+        return None  # Asterisk's own lines, or one that is being written
+    words, _, ending = message.partition(" reason=")
+    kind, *fields = words.split(maxsplit=4)
+    if kind != "step" or len(fields) < 3:
+        return None
+    reason, _, detail = ending.partition(" detail=")
+    details = fields[3] if len(fields) > 3 else ""
+    return Step(fields[0], fields[1], fields[2], details, reason, detail)

@@ -1,0 +1,57 @@
+"""What the ring measured, kept for the table at its end (`conftest.py` prints it)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+SET_UP = "set-up: StasisStart to first audible reply, without the model's time"
+ANSWER = "answered after the media came"
+UPLINK_P50 = "caller to model, added by the bridge: p50 of a call"
+UPLINK_P99 = "caller to model, added by the bridge: p99 of a call"
+REPLY_P50 = "model to caller, added by the bridge: p50 of a call"
+REPLY_P99 = "model to caller, added by the bridge: p99 of a call"
+LATENESS = "20 ms frames late by: p99 of a call"
+BARGE_IN = "barge-in: speech_started to the last sample of the reply"
+TRUNCATE = "barge-in: audio_end_ms less what the recording holds"
+HANG_UP = "last sample of the goodbye to the end of the line"
+
+_ORDER = (SET_UP, ANSWER, UPLINK_P50, UPLINK_P99, REPLY_P50, REPLY_P99, LATENESS, BARGE_IN, TRUNCATE, HANG_UP)
+_FORMATS = ("slin", "slin16", "slin24")
+_noted: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+
+def note(measure: str, media_format: str, ms: float) -> None:
+    """Keep one measured value."""
+    _noted[measure, media_format].append(ms)
+
+
+def note_record(record: Mapping[str, Any]) -> None:
+    """Keep what the record of a call says about latencies."""
+    media_format = record["media_format"]
+    if record["answered_after_s"] is not None and record["caller"]:
+        note(ANSWER, media_format, record["answered_after_s"] * 1000)
+    for field, p50, p99 in (
+        ("uplink_ms", UPLINK_P50, UPLINK_P99),
+        ("bridge_reply_ms", REPLY_P50, REPLY_P99),
+        ("frame_lateness_ms", "", LATENESS),
+    ):
+        if record[field]["count"]:
+            if p50:
+                note(p50, media_format, record[field]["p50_ms"])
+            note(p99, media_format, record[field]["p99_ms"])
+
+
+def table() -> list[str]:
+    """Lines: measure, and for each format median, worst (farthest from zero) and number of values."""
+    width = max(len(measure) for measure in _ORDER)
+    lines = [f"{'ms: median / worst (calls)':{width}}" + "".join(f"{name:>22}" for name in _FORMATS)]
+    for measure in _ORDER:
+        cells = []
+        for media_format in _FORMATS:
+            values = _noted.get((measure, media_format), [])
+            cells.append(f"{median(values):.1f} / {max(values, key=abs):.1f} ({len(values)})" if values else "-")
+        lines.append(f"{measure:{width}}" + "".join(f"{cell:>22}" for cell in cells))
+    return lines if _noted else []

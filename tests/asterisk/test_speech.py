@@ -1,0 +1,54 @@
+"""What is said at one end is what is heard at the other, through the real Asterisk, at all three rates."""
+
+from __future__ import annotations
+
+import pytest
+
+from asterisk import figures
+from asterisk.compare import compare
+from asterisk.line import FORMATS, Line, line
+from simulators.model_script import Say, Script
+from simulators.model_voice import Phrasebook
+from simulators.wire_audio import resampled
+
+pytestmark = pytest.mark.asterisk
+
+PHRASES = Phrasebook.load().phrases
+REPLY, QUESTION = PHRASES["hours_saturday"], PHRASES["interrupt_saturday"]
+# A bridge at 8 kHz carries what a telephone carries; the others all that the phrasebook holds (16 kHz, less its edge).
+BAND_HZ = {"slin": (100.0, 3400.0), "slin16": (100.0, 7000.0), "slin24": (100.0, 7000.0)}
+# A telephone buffers 40 ms and more; the caller here is a process beside others, so this tells a stall, not a glitch.
+MAX_GAP_MS = 80
+
+
+def spoken() -> Script:
+    return Script.of(Say(REPLY.text, pcm=REPLY.pcm), Say("Yes.", ms=100), transcripts=[QUESTION.text])
+
+
+@pytest.mark.parametrize("media_format", FORMATS)
+async def test_both_hear_what_the_other_says(media_format: str) -> None:
+    async with line(spoken(), media_format=media_format) as it:
+        phone = await it.phone()
+        await it.hears_of("agent_said")
+        phone.caller.say(resampled(QUESTION.pcm, 24000, 16000))
+        await it.hears_of("agent_said", 2)
+        await phone.caller.hang_up()
+        record = await it.ended()
+        appended = it.model.session.appended_pcm
+        # Only now: comparing takes the processor for a tenth of a second.
+        reply = compare(REPLY.pcm, 24000, phone.heard(), 16000, band_hz=BAND_HZ[media_format])
+        question = compare(QUESTION.pcm, 24000, appended, 24000, band_hz=BAND_HZ[media_format])
+        print(f"reply: {reply}\nquestion: {question}\nlongest time between frames: {phone.max_gap_ms():.1f} ms")
+        assert reply.same, f"the caller did not hear the reply: {reply}"
+        assert question.same, f"the model did not hear the caller: {question}"
+        assert phone.max_gap_ms() < MAX_GAP_MS
+        figures.note(figures.SET_UP, media_format, set_up_ms(it, phone.time_of(reply.lag_ms)))
+        assert (record["reason"], record["audio_dropped_ms"], record["underruns"]) == ("caller_hung_up", 0, 0)
+        assert record["frames_lost"] == 0
+
+
+def set_up_ms(it: Line, heard_at: float) -> float:
+    """StasisStart to the frame that begins the reply at the caller's ear, less the time from request to first delta."""
+    arrived = it.told("call_arrives")[0].at_s
+    model_s = it.sent_at("response.output_audio.delta") - it.received_at("response.create")
+    return (heard_at - arrived - model_s) * 1000
