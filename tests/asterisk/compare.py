@@ -59,8 +59,8 @@ def compare(
     """How `recorded` holds `said`, both PCM16; `recorded` may be longer and begin at any time before it."""
     reference = at_48k(said, said_hz, band_hz)
     recording = at_48k(recorded, recorded_hz, band_hz)
-    if len(recording) < len(reference):
-        recording = np.concatenate([recording, np.zeros(len(reference) - len(recording))])
+    # So that a recording which ends too early is told by its gap, at the right lag.
+    recording = np.concatenate([recording, np.zeros(max(RATE_HZ, len(reference) - len(recording)))])
     lag, correlation = best_lag(reference, recording)
     found = recording[lag : lag + len(reference)]
     return Match(

@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import socket
+import wave
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -61,10 +62,11 @@ class _Collector(logging.Handler):
 
 @dataclass
 class Phone:
-    """A live caller; `channel_id` is its channel in Asterisk. `ended_at`: when its line was closed."""
+    """A live caller; `channel_id` is its channel in Asterisk. `ended` and `ended_at`: its line was closed, and when."""
 
     caller: Caller
     channel_id: str
+    ended: trio.Event = field(default_factory=trio.Event)
     ended_at: float = float("nan")
 
     def heard(self) -> bytes:
@@ -92,6 +94,7 @@ class Phone:
     async def run(self) -> None:
         await self.caller.run()
         self.ended_at = trio.current_time()
+        self.ended.set()
 
 
 @dataclass
@@ -153,9 +156,17 @@ class Line:
         with suppress(HTTPError):
             await trio.to_thread.run_sync(ari, "DELETE", f"channels/{channel_id}")
 
-    def recording(self, direction: str) -> Path:
-        """`heard` or `said` of the test caller; complete once its channel is gone."""
-        return RECORDINGS / f"{self.test_id}-{direction}.wav16"
+    async def recorded(self, direction: str) -> bytes:
+        """What the test caller `heard` or `said`, PCM16 at 16 kHz; the caller must have hung up. Removes the file."""
+        path = RECORDINGS / f"{self.test_id}-{direction}.wav16"
+        # MixMonitor closes its files when the channel is gone, and writes the length into the header only then.
+        await until(
+            lambda: path.exists() and path.stat().st_size == _size_in_header(path), 3, lambda: f"{path} is complete"
+        )
+        with wave.open(str(path), "rb") as file:
+            pcm = file.readframes(file.getnframes())
+        path.unlink()
+        return pcm
 
     # Looking on
 
@@ -226,6 +237,12 @@ async def until(condition: Callable[[], bool], within_s: float, what: Callable[[
     raise AssertionError(f"not within {within_s:g} s: {what()}")
 
 
+def _size_in_header(path: Path) -> int:
+    """The size that a RIFF file should have."""
+    header = path.read_bytes()[:8]
+    return int.from_bytes(header[4:8], "little") + 8
+
+
 def free_port() -> int:
     """A port on which nobody listens now."""
     with socket.socket() as probe:
@@ -292,8 +309,13 @@ async def line(
                 ready.drain()
                 await served.wait()
                 await _nothing_left(it)
+                for recording in RECORDINGS.glob(f"{test_id}-*"):  # kept where the test failed
+                    recording.unlink()
                 for told in it.told("call_ended"):
                     figures.note_record(told.facts)
+                for told in it.told("agent_starts"):
+                    if "bridge_ms" in told.facts:
+                        figures.note(figures.REPLY, media_format, told.facts["bridge_ms"])
             finally:
                 bridge_log.removeHandler(it.collector)
                 nursery.cancel_scope.cancel()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import wave
+from pathlib import Path
+
 import pytest
+import trio
 
 from asterisk import figures
 from asterisk.compare import compare
+from asterisk.exchange import RECORDINGS
 from asterisk.line import FORMATS, Line, line
 from simulators.model_script import Say, Script
 from simulators.model_voice import Phrasebook
@@ -52,3 +57,33 @@ def set_up_ms(it: Line, heard_at: float) -> float:
     arrived = it.told("call_arrives")[0].at_s
     model_s = it.sent_at("response.output_audio.delta") - it.received_at("response.create")
     return (heard_at - arrived - model_s) * 1000
+
+
+@pytest.mark.parametrize("media_format", FORMATS)
+async def test_asterisks_own_recording_holds_both(media_format: str) -> None:
+    """As a caller of Asterisk's making hears and says it (`play@test-caller`), by MixMonitor."""
+    script = Script.of(Say("Yes?", ms=100), Say(REPLY.text, pcm=REPLY.pcm), transcripts=[QUESTION.text])
+    async with line(script, media_format=media_format) as it:
+        question_file = RECORDINGS / f"{it.test_id}-question.wav16"
+        write_wav16(question_file, bytes(32 * 500) + resampled(QUESTION.pcm, 24000, 16000))
+        channel = await it.test_caller(TEST_PLAY=f"/recordings/{question_file.stem}")
+        await it.hears_of("agent_said", 2)
+        appended = it.model.session.appended_pcm
+        await trio.sleep(0.1)  # Asterisk's recorder is a frame or two behind
+        await it.hang_up(channel)
+        await it.ended()
+        heard, said = [await it.recorded(direction) for direction in ("heard", "said")]
+        matches = {
+            "heard": compare(REPLY.pcm, 24000, heard, 16000, band_hz=BAND_HZ[media_format]),
+            "said": compare(QUESTION.pcm, 24000, said, 16000, band_hz=BAND_HZ["slin16"]),
+            "model": compare(QUESTION.pcm, 24000, appended, 24000, band_hz=BAND_HZ[media_format]),
+        }
+        print(*(f"{what}: {match}" for what, match in matches.items()), sep="\n")
+        assert all(match.same for match in matches.values()), matches
+        question_file.unlink()
+
+
+def write_wav16(path: Path, pcm: bytes) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(pcm)
