@@ -141,6 +141,12 @@ def loud_end_ms(pcm: bytes, rate_hz: int, *, quiet: float = 0.05) -> float:
     return float(loud[-1] + 1) * 1000 / rate_hz if len(loud) else 0.0
 
 
+def from_first_loud(pcm: bytes, *, quiet: float = 0.05) -> bytes:
+    """Without what comes before those samples."""
+    loud = _loud_samples(pcm, quiet)
+    return pcm[2 * int(loud[0]) :] if len(loud) else b""
+
+
 def _loud_samples(pcm: bytes, quiet: float) -> NDArray[np.intp]:
     samples = np.abs(np.frombuffer(pcm, "<i2").astype(np.int64))
     if not len(samples) or samples.max() < 500:

@@ -311,11 +311,11 @@ async def line(
                 await _nothing_left(it)
                 for recording in RECORDINGS.glob(f"{test_id}-*"):  # kept where the test failed
                     recording.unlink()
-                for told in it.told("call_ended"):
-                    figures.note_record(told.facts)
+                if not model.faults.created_after_s:
+                    for told in it.told("call_ended"):
+                        figures.note_record(told.facts)
                 for told in it.told("agent_starts"):
-                    if "bridge_ms" in told.facts:
-                        figures.note(figures.REPLY, media_format, told.facts["bridge_ms"])
+                    figures.note(figures.REPLY, media_format, told.facts["bridge_ms"])
             finally:
                 bridge_log.removeHandler(it.collector)
                 nursery.cancel_scope.cancel()
