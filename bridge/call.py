@@ -19,6 +19,7 @@ tasks can not interleave inside one decision, and there is no lock.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,10 @@ OUTBOX_AUDIO_FRAMES = 25
 TICK_S = 0.25
 # A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
 UPLINK_GAP_S = 0.1
+# What Asterisk got last is not heard yet: it waits in Asterisk's queues, in its resampler (2.5 to 5 ms, which only the
+# silence behind it pushes out) and in the telephone's jitter buffer (40 ms and more), and a hang-up discards all of that.
+# Measured at Dial(): with 0x00 right behind the goodbye its last 5 ms were missing in 2 of 10 calls.
+LAST_WORD_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class _Call:
         self._model_listens = False
         self._first_audio = trio.Event()
         self._last_audio_at = 0.0
+        self._spoke_at = -math.inf
         self._scope = trio.CancelScope()
         self._ending = Ending(self._scope.cancel)
         self._began = trio.current_time()
@@ -175,6 +181,8 @@ class _Call:
                 return
             now = trio.current_time()
             self.record.frame_lateness_ms.add(max(0.0, now - deadline))
+            if frame is not None:
+                self._spoke_at = now
             if frame is not None and not audible:
                 audible = True
                 self._apply(self._conversation.playout_started(now))
@@ -256,8 +264,18 @@ class _Call:
         output = await self._services.tools.run(command.name, command.arguments, timeout_s=self._limits.tool_s)
         self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
 
+    async def _last_word_heard(self) -> None:
+        """Wait until what was said last has left every buffer; not where the speech is broken off anyway."""
+        if self._playout.idle:
+            await trio.sleep_until(max(self._spoke_at + LAST_WORD_S, trio.current_time()))
+
+    async def _end(self, command: EndCall) -> None:
+        await self._last_word_heard()
+        self._ending.declare(command.reason, command.detail, code=command.code)
+
     async def _transfer(self, command: TransferCall) -> None:
         """Act, then declare: a caller who could not be handed over is still ours."""
+        await self._last_word_heard()
         try:
             await self._control.transfer(command.to)
         except ControlError as error:
@@ -285,8 +303,8 @@ class _Call:
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():
                     self._tasks.start_soon(self._leg.clear_audio)
-                case EndCall(reason=reason, detail=detail, code=code):
-                    self._ending.declare(reason, detail, code=code)
+                case EndCall():
+                    self._tasks.start_soon(self._end, command)
 
     def _count(self, event: str, facts: Mapping[str, object]) -> None:
         record = self.record

@@ -555,3 +555,29 @@ async def test_many_calls_at_once_keep_apart(autojump_clock: MockClock) -> None:
             channel.hang_up()
         await it.ended(20)
         assert len({record["call_id"] for record in it.told("call_ended")}) == 20
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_the_line_stays_open_until_the_last_word_is_out_of_every_buffer(
+    autojump_clock: MockClock, plain: bool
+) -> None:
+    async with house(Script.of([Say("Goodbye!", ms=600), Call("hang_up")])) as it:
+        caller = await it.plain_call(16000) if plain else (await it.stasis_call())[1]
+        await caller.ended.wait()
+        ended_at = trio.current_time()
+        last_word_at = [at for at, pcm in caller.heard_frames if speech_of(pcm, 16000)][-1] + 0.020
+        assert 0.15 < ended_at - last_word_at < 0.3
+        assert (await it.ended())["reason"] == "agent_hung_up"
+
+
+async def test_a_transfer_waits_for_the_last_word_too(autojump_clock: MockClock) -> None:
+    words = Say("One moment.", ms=600)
+    async with house(
+        Script.of([words, Call("transfer_call", {"destination": "reception"})]), settings=TRANSFERS
+    ) as it:
+        it.ari.dialplan.add(("phones", "600", "1"))
+        _, caller = await it.stasis_call()
+        await caller.ended.wait()
+        ended_at = trio.current_time()
+        last_word_at = [at for at, pcm in caller.heard_frames if speech_of(pcm, 16000)][-1] + 0.020
+        assert 0.15 < ended_at - last_word_at < 0.3
