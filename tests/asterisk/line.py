@@ -215,6 +215,13 @@ class Line:
         for channel_id in self.channels:
             await self.hang_up(channel_id)
 
+    def keep_for_the_ear(self) -> None:
+        """What each live caller said (left) and heard (right), for whoever looks into a failure."""
+        for number, phone in enumerate(self.phones):
+            path = RECORDINGS / f"{self.test_id}-phone-{number}.wav"
+            phone.caller.write_wav(path)
+            print(f"{phone.channel_id}: {path}")
+
     async def left_in_asterisk(self) -> list[str]:
         """Channels and bridges of this test (`core show channels`, `bridge show all`), by id and name."""
         calls = {str(told.facts["call_id"]) for told in self.told("call_ended")}
@@ -303,6 +310,9 @@ async def line(
                 await it.hears_of("ARI connected", within_s=5)
                 try:
                     yield it
+                except BaseException:
+                    it.keep_for_the_ear()
+                    raise
                 finally:
                     with trio.move_on_after(6, shield=True):
                         await it.leave()

@@ -43,7 +43,7 @@ async def test_a_conversation_and_then_the_next_priority(extension: str, media_f
         if "dial" in steps:
             assert followed[1].details == "status=ANSWER"
         heard = b"".join(pcm for _, pcm in phone.heard_since(it.sent_at("input_audio_buffer.speech_stopped")))
-        # Up to the last sample, and not into what the dialplan plays next (from 20 ms later, at the earliest).
+        # Up to the last sample, and not into what the dialplan plays next.
         heard = from_first_loud(heard)[: 32 * 515]
         assert abs(loud_span_ms(heard, 16000) - 500) <= 1
         assert tone_share(heard, 16000, 1200) > 0.95
