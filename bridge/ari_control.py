@@ -97,14 +97,17 @@ class AriApp:
             info = await self.request("GET", "asterisk/info", only="system")
             self.asterisk_version = str(info["system"]["version"])
             logger.info("ARI connected: Asterisk %s, app %s", self.asterisk_version, self.config.app)
-        except ControlError as error:
+        except (ControlError, LookupError, TypeError) as error:
             logger.warning("ARI connected to %s, but: %s", self._client.place, error)
         while True:
             try:
                 # After a replacement the strangers in our app may well be the calls of the other process.
-                await self._sweep(continue_strangers=not after_replaced)
+                await self._sweep(clear_strangers=not after_replaced)
             except ControlError as error:
                 logger.warning("ARI: looking for leftovers failed: %s", error)
+            except Exception:
+                # An answer of a shape that we do not know (a proxy's page, another version) must not end all calls.
+                logger.exception("ARI: looking for leftovers failed")
             self._settled.set()
             await trio.sleep(_SWEEP_S)
 
@@ -149,18 +152,20 @@ class AriApp:
         if self._media.get(control.media_id) is control:
             del self._media[control.media_id]
 
-    async def _sweep(self, *, continue_strangers: bool) -> None:
-        """Compare what Asterisk holds for our app with the calls that we know. Raises `ControlError`."""
-        callers = list(
-            self._callers.values()
-        )  # of before the question: who enters meanwhile may be missing in the answer
+    async def _sweep(self, *, clear_strangers: bool) -> None:
+        """Compare what Asterisk holds for our app with the calls that we know, and clear what nobody owns.
+
+        `clear_strangers=False` leaves alone what another process may own. Raises `ControlError`.
+        """
+        # Of before the question: who enters meanwhile may be missing in the answer.
+        callers = list(self._callers.values())
         application = await self.request("GET", f"applications/{self.config.app}")
         bridges = await self.request("GET", "bridges")
         present = set(application["channel_ids"])
         for control in callers:
             if control.channel_id not in present:
                 await self._check_gone(control)
-        for media_id in present:
+        for media_id in present if clear_strangers else ():
             if media_id.startswith(MEDIA_PREFIX) and media_id not in self._media:
                 logger.warning("ARI: hanging up the media channel %s, which belongs to no call", media_id)
                 await attempt(self.request("DELETE", f"channels/{media_id}"))
@@ -168,7 +173,7 @@ class AriApp:
             bridge["id"] for bridge in bridges if bridge["name"] == self.config.app
         }
         owned = {control.bridge_id for control in self._media.values()}
-        for bridge_id in sorted(ours - owned):
+        for bridge_id in sorted(ours - owned) if clear_strangers else ():
             if bridge_id.startswith(BRIDGE_PREFIX):
                 logger.warning("ARI: destroying the bridge %s, which belongs to no call", bridge_id)
                 await attempt(self.request("DELETE", f"bridges/{bridge_id}"))
@@ -183,7 +188,7 @@ class AriApp:
             if control_left := self._unfinished.get(channel_id):
                 if await control_left.finish():
                     self._unfinished.pop(channel_id, None)
-            elif continue_strangers:
+            elif clear_strangers:
                 logger.warning("ARI: continuing channel %s, whose call ended without us, in the dialplan", channel_id)
                 stranger = ChannelControl(self, Channel(id=channel_id), [])
                 await stranger.release(EndReason.INTERNAL_ERROR, "the bridge restarted")

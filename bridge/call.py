@@ -29,9 +29,9 @@ from bridge import call_tools, realtime, telemetry
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
 from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
-from bridge.dialogue import ClearLegAudio, Command, EndCall, Notice, RunTool, SendEvent, TransferCall
+from bridge.dialogue import ClearLegAudio, Command, Dialogue, EndCall, Notice, RunTool, SendEvent, TransferCall
 from bridge.ending import Ending, EndReason, reason_for
-from bridge.errors import ControlError, MediaLost
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import CallControl, CallerAudio, CallerDigit, CallerLeft, CallerLeg, ControlDigit, ControlHungUp
 from bridge.playout import Metronome, PlayoutQueue
 from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
@@ -49,6 +49,8 @@ UPLINK_GAP_S = 0.1
 # silence behind it pushes out) and in the telephone's jitter buffer (40 ms and more), and a hang-up discards all of that.
 # Measured at Dial(): with 0x00 right behind the goodbye its last 5 ms were missing in 2 of 10 calls.
 LAST_WORD_S = 0.2
+# How often an answer that found no control connection is tried again.
+ANSWER_RETRY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class _Call:
         self._limits = services.limits
         self._format: PcmFormat = leg.format
         self._playout = PlayoutQueue(self._format, int(self._limits.max_queued_speech_s * 1000))
-        self._conversation = Conversation(agent, self._playout, self._limits, lag_ms=services.lag_ms)
+        self._conversation: Dialogue = Conversation(agent, self._playout, self._limits, lag_ms=services.lag_ms)
         self._metronome = Metronome()
         self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
         self._append_bytes = MODEL_FORMAT.bytes_per_ms * services.realtime.append_ms
@@ -93,6 +95,7 @@ class _Call:
         self._first_audio = trio.Event()
         self._last_audio_at = 0.0
         self._spoke_at = -math.inf
+        self._sending_since = math.inf
         self._scope = trio.CancelScope()
         self._ending = Ending(self._scope.cancel)
         self._began = trio.current_time()
@@ -116,7 +119,9 @@ class _Call:
                 finally:
                     if self._ending.reason is None:
                         # Only cancellation from outside gets here: the process ends before the call does.
-                        self._ending.declare(EndReason.SERVER_DRAINING, "the drain limit was reached")
+                        self._ending.declare(
+                            EndReason.SERVER_DRAINING, "the bridge is being stopped, and could not wait any longer"
+                        )
                     await self._farewell()
         finally:
             self._close_record()
@@ -227,18 +232,29 @@ class _Call:
             await connection.released.wait()
 
     async def _answer(self) -> None:
-        try:
-            await self._control.answer()
-        except ControlError:
-            # The caller may just have hung up: let that event tell the story, if it is on its way.
-            await trio.sleep(self._limits.ari_request_s)
-            raise
+        """Answer the caller; a short gap of the control connection is waited out, and so is the news of a hang-up."""
+        deadline = trio.current_time() + self._limits.ari_request_s
+        while True:
+            try:
+                await self._control.answer()
+                break
+            except ControlUnavailable:
+                if trio.current_time() >= deadline:
+                    raise
+                await trio.sleep(ANSWER_RETRY_S)
+            except ControlRefused:
+                # Most likely the caller has just hung up: let that event tell the story, if it is on its way.
+                await trio.sleep_until(deadline)
+                raise
         if self.record.answered_after_s is None:
             self.record.answered_after_s = round(trio.current_time() - self._began, 4)
 
     async def _transmit(self, connection: RealtimeConnection) -> None:
         async for payload, heard_at in self._outbox:
+            # Watched by `_tick`: with a dead network path the write waits for ever, and websockets' ping behind it.
+            self._sending_since = trio.current_time()
             await connection.send(payload)
+            self._sending_since = math.inf
             if heard_at:
                 self.record.uplink_ms.add(trio.current_time() - heard_at)
 
@@ -255,6 +271,10 @@ class _Call:
             await trio.sleep(TICK_S)
             now = trio.current_time()
             self._apply(self._conversation.tick(now))
+            if now - self._sending_since >= self._limits.model_send_s:
+                self._ending.declare(
+                    EndReason.MODEL_LOST, f"the model's side has taken nothing for {self._limits.model_send_s:g} s"
+                )
             if self._model_listens and now - self._last_audio_at >= self._limits.media_silent_s:
                 self._ending.declare(
                     EndReason.MEDIA_LOST, f"no audio frame from the caller for {self._limits.media_silent_s:g} s"
@@ -267,7 +287,9 @@ class _Call:
     async def _last_word_heard(self) -> None:
         """Wait until what was said last has left every buffer; not where the speech is broken off anyway."""
         if self._playout.idle:
-            await trio.sleep_until(max(self._spoke_at + LAST_WORD_S, trio.current_time()))
+            await trio.sleep_until(
+                max(self._spoke_at + max(LAST_WORD_S, self._services.lag_ms / 1000), trio.current_time())
+            )
 
     async def _end(self, command: EndCall) -> None:
         await self._last_word_heard()
@@ -340,6 +362,7 @@ class _Call:
         ending, record = self._ending, self.record
         record.reason = ending.reason.value if ending.reason else EndReason.INTERNAL_ERROR.value
         record.detail = ending.detail
+        record.also = [f"{reason.value}: {detail}" for reason, detail in ending.later]
         record.completion_reason = ending.farewell.completion.value if ending.reason else ""
         if ending.error is not None:
             record.error = {"code": ending.error.code, "message": ending.error.message}

@@ -82,6 +82,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     media_silent_s: float = 60.0
     first_frame_s: float = 1.0
     model_connect_s: float = 8.0
+    model_send_s: float = 5.0
     ari_request_s: float = 2.0
     tool_s: float = 15.0
     goodbye_s: float = 10.0
@@ -200,11 +201,15 @@ def load_config(
             _assign(tree, path, environ[name])
             config = _convert(tree, f"environment variable {name}")
     for path, value in (overrides or {}).items():
+        if path.partition(".")[0] not in _SCALAR_SECTIONS or path.count(".") != 1:
+            known = ", ".join(sorted(_SCALAR_SECTIONS))
+            raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
         _assign(tree, path, value)
         config = _convert(tree, f"command line, {path}")
-    config = msgspec.structs.replace(config, agents={"default": Agent()} | config.agents)
-    _check(config, source)
     return config
+
+
+_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits"})
 
 
 def _assign(tree: dict[str, Any], path: str, value: str) -> None:
@@ -215,11 +220,14 @@ def _assign(tree: dict[str, Any], path: str, value: str) -> None:
 def _convert(tree: dict[str, Any], source: str) -> Config:
     try:
         # Not strict: the environment and the command line hold numbers as strings.
-        return msgspec.convert(tree, Config, strict=False)
+        config = msgspec.convert(tree, Config, strict=False)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         place = where.rstrip("`").lstrip(".") or "top level"
         raise ConfigError(f"{source}: {place}: {message}; see bridge.toml for every key") from error
+    config = msgspec.structs.replace(config, agents={"default": Agent()} | config.agents)
+    _check(config, source)
+    return config
 
 
 def _check(config: Config, source: str) -> None:
@@ -234,9 +242,13 @@ def _check(config: Config, source: str) -> None:
         require(route.agent in config.agents, "routes", f"agent {route.agent!r} is not defined; known: {known}")
     require(config.realtime.url.startswith(("ws://", "wss://")), "realtime.url", "must start with wss:// (or ws://)")
     require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must start with ws:// or wss://")
+    host, _, port = config.asterisk.media_address.rpartition(":")
     require(
-        ":" in config.asterisk.media_address, "asterisk.media_address", "must be HOST:PORT as Asterisk reaches us"
+        bool(host) and port.isdigit(),
+        "asterisk.media_address",
+        "must be HOST:PORT, our listener as Asterisk reaches it",
     )
+    require(config.realtime.ping_interval_s > 0, "realtime.ping_interval_s", "must be above zero")
     require(0 <= config.asterisk.lag_ms <= 1000, "asterisk.lag_ms", "must be 0 to 1000")
     require(0 <= config.server.audiosocket_port <= 65535, "server.audiosocket_port", "must be 0 to 65535")
     require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")

@@ -1,7 +1,7 @@
 """The dialogue of one call as a state machine: inputs in, commands out, no I/O, no clock.
 
     input               LISTENING           RESPONDING           INTERRUPTED       CLOSING
-    response.created    -> RESPONDING       -> RESPONDING        -> RESPONDING     discard that response
+    response.created    -> RESPONDING; cancelled if the caller speaks meanwhile    discard that response
     audio delta         play                play                 drop if discarded play if not discarded
     speech_started      flush the tail      flush, discard       flush             ignore: the agent takes leave
                                             -> INTERRUPTED
@@ -43,6 +43,9 @@ from bridge.playout import AudioItem, PlayoutQueue
 
 # Keys pressed within this time of each other are told to the model as one entry; `#` ends an entry at once.
 DIGIT_PAUSE_S = 1.5
+# A request that was refused for an active response is made again when that is done, but not at once: a server that says
+# so although nothing is active must not be asked in a loop.
+REFUSED_WAIT_S = 0.5
 # A server that keeps reporting internal errors without closing is not going to recover (section 4: "count").
 MAX_SERVER_ERRORS = 5
 
@@ -78,6 +81,7 @@ class Conversation:
         self._requested = False
         self._asked = ""
         self._owed: str | None = None
+        self._owed_from = 0.0
         self._discarded: set[str] = set()
         self._item: AudioItem | None = None
         self._calls: dict[str, realtime.Item] = {}
@@ -86,6 +90,7 @@ class Conversation:
         self._closing: _Closing | None = None
         self._caller_speaks = False
         self._audible = False
+        self._line_quiet = True
         self._retry_left = True
         self._server_errors = 0
         self._digits = ""
@@ -109,7 +114,7 @@ class Conversation:
             self._started_at = self._activity_at = now
             if self._agent.greeting:
                 # `response.instructions` replaces the session's, so the persona is repeated (section 3.5).
-                self._create(now, f"{self._agent.instructions}\n\n{self._agent.greeting}")
+                self._request(now, f"{self._agent.instructions}\n\n{self._agent.greeting}")
         return self._take()
 
     def model_message(self, message: str | bytes, now: float) -> list[Command]:
@@ -124,6 +129,7 @@ class Conversation:
             case realtime.SpeechStopped():
                 self._speech_stopped(now)
             case realtime.Committed() if self.state is not State.CLOSING:
+                self._caller_speaks = False
                 self._waiting_since = now
             case realtime.ResponseCreated(response=response):
                 self._response_created(response.id, now)
@@ -139,7 +145,7 @@ class Conversation:
             case realtime.ResponseDone(response=response):
                 self._response_done(response, now)
             case realtime.ErrorEvent(error=error):
-                self._error(error)
+                self._error(error, now)
             case _:
                 pass
         return self._take()
@@ -149,7 +155,7 @@ class Conversation:
         if self.state is not State.CLOSING:
             self._digits += digit
             self._digit_at = self._activity_at = now
-            if digit == "#":
+            if digit == "#" and self._started_at is not None:
                 self._digits_entered(now)
         return self._take()
 
@@ -157,7 +163,7 @@ class Conversation:
         """A tool's result, or the text of its failure; the model gets exactly one per call."""
         self._running_tools.discard(call_id)
         self._send(realtime.function_output(call_id, output))
-        if not self._running_tools and self.state is not State.CLOSING:
+        if self.state is not State.CLOSING:
             self._request(now)
         return self._take()
 
@@ -173,6 +179,7 @@ class Conversation:
 
     def playout_started(self, now: float) -> list[Command]:
         """The first frame of something audible has just been sent to the caller."""
+        self._line_quiet = False
         if not self._audible:
             self._audible = True
             facts: dict[str, object] = {}
@@ -186,24 +193,29 @@ class Conversation:
 
     def playout_idle(self, now: float) -> list[Command]:
         """There is nothing left to send to the caller. While a response is being generated it is only a gap."""
-        if self._active is None:
+        self._line_quiet = True
+        if self._active is None or self._active in self._discarded:
             self._drained(now)
         return self._take()
 
     def tick(self, now: float) -> list[Command]:
         """Time has passed: every timer of the dialogue lives here. Called a few times a second."""
         limits = self._limits
+        if self._started_at is None:
+            return self._take()
         if self._digits and now - self._digit_at >= DIGIT_PAUSE_S:
             self._digits_entered(now)
-        if self._closing is not None:
+        if self._owed is not None and now >= self._owed_from:
+            self._request(now, self._owed)
+        if now - self._started_at >= limits.max_duration_s:
+            self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
+        elif self._closing is not None:
             if not self._playout.idle:
                 self._closing.quiet_since = now
             elif now - self._closing.quiet_since >= limits.goodbye_s:
                 self._carry_out_closing()
         elif self._waiting_since is not None and now - self._waiting_since >= limits.response_stall_s:
             self._end(EndReason.MODEL_STALLED, f"no answer from the model for {limits.response_stall_s:g} s")
-        elif self._started_at is not None and now - self._started_at >= limits.max_duration_s:
-            self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
         elif self._quiet and now - self._activity_at >= limits.caller_silent_s:
             self._end(EndReason.CALLER_SILENT, f"nothing from the caller for {limits.caller_silent_s:g} s")
         return self._take()
@@ -213,9 +225,15 @@ class Conversation:
     def _response_created(self, response_id: str, now: float) -> None:
         self._step(Step.RESPONSE_CREATED)
         self._active = response_id
+        if not self._requested:
+            self._asked = ""
         self._requested = False
         if self.state is State.CLOSING:
             self._discarded.add(response_id)
+        elif self._caller_speaks:
+            # Our request crossed with the caller's first words: the server did not interrupt what had not begun (3.6).
+            self._interrupt()
+            self._send(realtime.cancel_response(response_id))
         else:
             self._waiting_since = now
 
@@ -230,6 +248,9 @@ class Conversation:
             self._first_delta_at = now
         self.history.turn(item.item_id, Speaker.AGENT).received_bytes += len(delta.delta)
         self._playout.push(item, self._to_wire.process(delta.delta))
+        if delta.response_id != self._active:
+            # After `response.done` (seen in the wild, section 6): nothing will come that finishes it.
+            self._finish_item()
 
     def _finish_item(self) -> None:
         """No more audio for the current item: its last samples leave the resampler, its last frame may be padded."""
@@ -246,46 +267,54 @@ class Conversation:
         self._notice("response_done", status=response.status, usage=response.usage)
         interrupted = response.id in self._discarded
         self._active = self._waiting_since = None
+        self._owed_from = now
         self._step(Step.RESPONSE_DONE)
         calls = self._calls | {it.call_id: it for it in response.output if it.type == "function_call" and it.call_id}
         self._calls = {}
         if self.state is State.CLOSING:
+            if self._line_quiet:
+                self._drained(now)
             return
         if response.status == "failed" and not interrupted:
-            self._response_failed(response)
+            self._response_failed(response, now)
         elif response.status in ("completed", "incomplete"):
             self._retry_left = True
             done = [it for it in calls.values() if it.status in (None, "completed")]
             self._call_tools(done, now, interrupted=interrupted)
-        if self._owed is not None:
+        if self._owed is not None and now >= self._owed_from:
             self._request(now, self._owed)
-        if self._playout.idle:
+        if self._playout.idle and self._line_quiet:
             self._drained(now)
 
-    def _response_failed(self, response: realtime.Response) -> None:
+    def _response_failed(self, response: realtime.Response, now: float) -> None:
         details = response.status_details
         error = details.error if isinstance(details, realtime.StatusDetails) else None
-        error = error or realtime.FailedWith(message=details if isinstance(details, str) else "no reason given")
-        text = f"the model's response failed: {error.message or error.code or error.type}"
+        error = error or realtime.ServerError(message=details if isinstance(details, str) else None)
+        text = f"the model's response failed: {error.text}"
         if self._retry_left and realtime.triage(error) is not realtime.Verdict.FATAL:
             self._retry_left = False
             self._notice("response_retried", message=text)
             self._owed = self._asked
+            self._owed_from = now + min(realtime.retry_after_s(error), self._limits.response_stall_s)
         else:
-            self._end(EndReason.MODEL_FAILED, text, error.code or error.type)
+            self._end(EndReason.MODEL_FAILED, text, error.word)
 
-    def _error(self, error: realtime.ServerError) -> None:
+    def _error(self, error: realtime.ServerError, now: float) -> None:
         verdict = realtime.triage(error)
         self._notice("model_error", code=error.code, message=error.message, verdict=verdict.name.lower())
-        if error.code == "conversation_already_has_active_response" and self._requested:
-            # No response.done follows for the refused request: ask again when the active one is done.
-            self._requested, self._owed = False, self._asked
+        if error.code == "conversation_already_has_active_response":
+            # Ours, or the one that the server wanted to give to the caller's turn. No response.done follows for what was
+            # refused: ask (again) when the active one is done.
+            instructions = self._asked if self._requested else ""
+            self._requested = False
+            if self.state is not State.CLOSING:
+                self._owed, self._owed_from = instructions, now + REFUSED_WAIT_S
         elif verdict is realtime.Verdict.FATAL:
             self._end(*reason_for(realtime.error_of(error)))
         elif verdict is realtime.Verdict.RETRYABLE:
             self._server_errors += 1
             if self._server_errors >= MAX_SERVER_ERRORS:
-                self._end(EndReason.MODEL_FAILED, f"repeated errors of the server: {error.message}", error.code)
+                self._end(EndReason.MODEL_FAILED, f"repeated errors of the server: {error.text}", error.word)
 
     # The caller speaks -----------------------------------------------------------------------------------------------
 
@@ -320,6 +349,7 @@ class Conversation:
         if cut:
             self._commands.append(ClearLegAudio())
         self._audible = False
+        self._line_quiet = True
         self._first_delta_at = None
         self._settle_heard()
 
@@ -340,7 +370,7 @@ class Conversation:
     def _call_tools(self, calls: list[realtime.Item], now: float, *, interrupted: bool) -> None:
         """Carry out the calls of a response, each once. One that the caller talked into must not end the call."""
         for item in calls:
-            call_id, name, arguments = item.call_id or "", item.name or "", item.arguments or ""
+            call_id, name, arguments = item.call_id or "", item.name or "", item.arguments_json
             if call_id in self._seen_calls:
                 continue
             self._seen_calls.add(call_id)
@@ -402,8 +432,9 @@ class Conversation:
             self._notice("agent_said", text=turn.heard_text, heard_ms=turn.heard_ms, received_ms=turn.received_ms)
 
     def _request(self, now: float, instructions: str = "") -> None:
-        """Ask for a response as soon as that is legal: never beside an active one, never into the caller's speech."""
-        if self._active is not None or self._requested or self._caller_speaks:
+        """Ask for a response as soon as that is legal: not beside an active one, not into the caller's speech, and with
+        the outputs of all running tools."""
+        if self._active is not None or self._requested or self._caller_speaks or self._running_tools:
             self._owed = instructions
         else:
             self._create(now, instructions)

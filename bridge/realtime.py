@@ -9,6 +9,7 @@ project's protocol sheet (`realtime-protocol.md`).
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from bridge.errors import ModelError, ModelLost, ModelProtocolError, ModelReject
 
 PCM_FORMAT: Mapping[str, object] = {"type": "audio/pcm", "rate": 24000}
 
+
+_encode = msgspec.json.Encoder().encode
 
 # --- what the server says ------------------------------------------------------------------------------------------
 
@@ -41,21 +44,39 @@ class Item(msgspec.Struct, frozen=True):
     content: list[ContentPart] | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
+
+    @property
+    def arguments_json(self) -> str:
+        """The arguments as text, which some servers send as an object."""
+        return self.arguments if isinstance(self.arguments, str) else _encode(self.arguments or {}).decode()
 
 
-class FailedWith(msgspec.Struct, frozen=True):
-    """Why a response failed. No `error` event accompanies it (section 3.14)."""
+class ServerError(msgspec.Struct, frozen=True):
+    """The body of an `error` event, and why a response failed (then no `error` event comes, section 3.14).
+
+    Everything is often null: never wait for it. Some servers have numbers as codes.
+    """
 
     type: str | None = None
-    code: str | None = None
+    code: str | int | None = None
     message: str | None = None
+
+    @property
+    def word(self) -> str | None:
+        """The shortest name of this error: its code, else its type."""
+        return str(self.code) if self.code is not None else self.type
+
+    @property
+    def text(self) -> str:
+        """What to tell people."""
+        return self.message or self.word or "no reason given"
 
 
 class StatusDetails(msgspec.Struct, frozen=True):
     type: str | None = None
     reason: str | None = None
-    error: FailedWith | None = None
+    error: ServerError | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -67,16 +88,6 @@ class Response(msgspec.Struct, frozen=True):
     output: list[Item] = []
     conversation_id: str | None = None
     usage: dict[str, Any] | None = None
-
-
-class ServerError(msgspec.Struct, frozen=True):
-    """The body of an `error` event. `event_id`, `code` and `param` are often null: never wait for them."""
-
-    type: str | None = None
-    code: str | None = None
-    message: str = ""
-    param: str | None = None
-    event_id: str | None = None
 
 
 class SessionCreated(msgspec.Struct, frozen=True, tag="session.created"):
@@ -93,12 +104,10 @@ class SpeechStarted(msgspec.Struct, frozen=True, tag="input_audio_buffer.speech_
     """The server's VAD hears the caller. `item_id` is the *future* user item."""
 
     item_id: str = ""
-    audio_start_ms: int = 0
 
 
 class SpeechStopped(msgspec.Struct, frozen=True, tag="input_audio_buffer.speech_stopped"):
     item_id: str = ""
-    audio_end_ms: int = 0
 
 
 class Committed(msgspec.Struct, frozen=True, tag="input_audio_buffer.committed"):
@@ -205,8 +214,6 @@ def parse_server_event(message: str | bytes) -> ServerEvent:
 
 # --- what we say ---------------------------------------------------------------------------------------------------
 
-_encode = msgspec.json.Encoder().encode
-
 
 def session_update(agent: Agent, tools: Sequence[Mapping[str, object]]) -> bytes:
     """The first event of a session: everything that the agent is, in one update (section 3.1)."""
@@ -270,6 +277,11 @@ def create_response(instructions: str = "") -> bytes:
     if instructions:
         event["response"] = {"instructions": instructions}
     return _encode(event)
+
+
+def cancel_response(response_id: str) -> bytes:
+    """Stop a response. Only for one that the server does not cancel by itself: it began while the caller spoke."""
+    return _encode({"type": "response.cancel", "response_id": response_id})
 
 
 def truncate_item(item_id: str, content_index: int, audio_end_ms: int) -> bytes:
@@ -337,7 +349,7 @@ _REJECTING_CLOSE_CODES = frozenset({3000, 4000, 4004, 1008})
 _REJECTING_HTTP_STATUSES = frozenset({400, 401, 403, 404})
 
 
-def triage(error: ServerError | FailedWith) -> Verdict:
+def triage(error: ServerError) -> Verdict:
     """Judge an error by its code, then by its type. Whatever is unknown keeps the session open, so it is benign."""
     if error.code in _FATAL_CODES or error.type == "insufficient_quota":
         return Verdict.FATAL
@@ -346,10 +358,24 @@ def triage(error: ServerError | FailedWith) -> Verdict:
     return Verdict.BENIGN
 
 
+# Asked for again at once a rate limit refuses again; servers say how long it lasts, in words only.
+_RATE_LIMITS = frozenset({"rate_limit_exceeded", "inference_rate_limit_exceeded"})
+_TRY_AGAIN = re.compile(r"try again in ([0-9.]+) ?(ms|s)")
+RATE_LIMIT_WAIT_S = 2.0
+
+
+def retry_after_s(error: ServerError) -> float:
+    """How long to wait before asking again: what a rate limit's message says, `RATE_LIMIT_WAIT_S` without, else 0."""
+    if error.code not in _RATE_LIMITS:
+        return 0.0
+    told = _TRY_AGAIN.search(error.message or "")
+    return float(told[1]) * (0.001 if told[2] == "ms" else 1) if told else RATE_LIMIT_WAIT_S
+
+
 def error_of(error: ServerError) -> ModelError:
     """A fatal `error` event as our exception: `ModelLost` where a new session helps, else `ModelRejected`."""
     kind = ModelLost if error.code in _REOPENABLE_CODES else ModelRejected
-    return kind(f"the Realtime server says: {error.message or error.code or error.type}", code=error.code)
+    return kind(f"the Realtime server says: {error.text}", code=error.word)
 
 
 def error_of_close(code: int | None, reason: str, *, established: bool) -> ModelError:
@@ -384,12 +410,13 @@ def check_effective_session(session: Mapping[str, Any]) -> None:
 
     Servers that report no format at all are taken at their word. Raises `ModelRejected`.
     """
-    audio = session.get("audio") or {}
     for direction in ("input", "output"):
-        told = (audio.get(direction) or {}).get("format")
+        told: Any = session
+        for key in ("audio", direction, "format"):
+            told = told.get(key) if isinstance(told, Mapping) else None
         if told is None:
             continue
-        if told.get("type") != "audio/pcm" or told.get("rate", 24000) != 24000:
+        if not isinstance(told, Mapping) or told.get("type") != "audio/pcm" or told.get("rate", 24000) != 24000:
             raise ModelRejected(
                 f"the Realtime server uses {told} for audio {direction} though audio/pcm at 24000 Hz was asked for",
                 code="format_mismatch",

@@ -34,8 +34,7 @@ class RealtimeConnection:
     async def send(self, payload: bytes) -> None:
         """Send one event. Raises `ModelLost` (or `ModelRejected`) when the session is over.
 
-        A websocket message is written whole or not at all as far as the peer can tell; after a cancelled write the
-        connection is closed.
+        Waits while the server's side takes nothing; cancelled in such a wait, the connection is of no more use.
         """
         try:
             await self._websocket.send(payload, text=True)
@@ -98,8 +97,7 @@ class RealtimeConnection:
             error = event.error
             again = realtime.triage(error) is realtime.Verdict.RETRYABLE
             raise (ModelUnreachable if again else ModelRejected)(
-                f"the Realtime server refused the session: {error.message or error.code}",
-                code=error.code or error.type,
+                f"the Realtime server refused the session: {error.text}", code=error.word
             )
         return event
 
@@ -130,14 +128,17 @@ async def open_realtime(
     its end cancels (`call`). `connect_stream` replaces the network in tests.
     """
     deadline = trio.current_time() + connect_s
+    trouble: ModelUnreachable | None = None
     async with AsyncExitStack() as stack:
         for delay_s in _backoff_s():
             try:
                 connection = await _try(config, session, deadline, close_s, connect_stream, stack)
                 break
-            except ModelUnreachable:
-                if trio.current_time() + delay_s >= deadline:
-                    raise
+            except ModelUnreachable as error:
+                # A last try that only ran out of time says less than the one before.
+                trouble = trouble if trouble is not None and trio.current_time() >= deadline else error
+            if trio.current_time() + delay_s >= deadline:
+                raise trouble
             await trio.sleep(delay_s)
         try:
             yield connection
@@ -187,10 +188,12 @@ async def _try(
                 await connection.configure(session)
         except InvalidStatus as error:
             raise realtime.error_of_http_status(error.response.status_code) from None
-        except ssl.SSLError as error:
-            raise ModelRejected(f"TLS with {host} failed: {error}", code="tls") from error
         except (InvalidHandshake, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ModelUnreachable(f"no connection to {host}: {error or type(error).__name__}") from error
+            # trio hides the reason of a failed TLS handshake in the cause of an exception without words.
+            cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
+            if isinstance(cause, ssl.SSLError):
+                raise ModelRejected(f"TLS with {host} failed: {cause}", code="tls") from error
+            raise ModelUnreachable(f"no connection to {host}: {str(cause) or type(cause).__name__}") from error
         except trio.TooSlowError:
             raise ModelUnreachable(f"{host} accepted the connection but opened no session in time") from None
         stack.push_async_exit(attempt.pop_all().__aexit__)

@@ -26,13 +26,18 @@ from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
 from bridge.config import Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
-from bridge.errors import ConfigError, ControlError, MediaError
+from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
+from bridge.leg import CallControl, ControlHungUp
 from bridge.switchboard import Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
 _log = logging.getLogger("bridge.server")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_REFUSALS = {
+    EndReason.SERVER_DRAINING: "the bridge is being stopped",
+    EndReason.REFUSED_BUSY: "server.max_calls are running",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,27 @@ class Bridge:
 
     async def run(self, task_status: trio.TaskStatus[Ready]) -> None:
         """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
+        # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
+        control_scope = trio.CancelScope(shield=True)
         async with trio.open_nursery() as outer:
+            outer.start_soon(self._serve_control, control_scope)
+            try:
+                async with trio.open_nursery() as self._calls:
+                    async with trio.open_nursery() as listening:
+                        listeners = self._seams.listeners or await self._open_listeners()
+                        listening.start_soon(self._listen, listeners)
+                        port = _port_of(listeners)
+                        task_status.started(Ready(port, self.drain))
+                        _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
+                        await self._draining.wait()
+                        listening.cancel_scope.cancel()
+                    self._calls.cancel_scope.deadline = trio.current_time() + self._config.limits.drain_s
+            finally:
+                control_scope.cancel()
+        _log.info("drained")
+
+    async def _serve_control(self, scope: trio.CancelScope) -> None:
+        with scope:
             if self._config.asterisk.enabled:
                 app = AriApp(
                     self._config.asterisk,
@@ -86,20 +111,7 @@ class Bridge:
                     self._on_channel,
                     connect_stream=self._seams.connect_ari,
                 )
-                outer.start_soon(app.run)
-            async with trio.open_nursery() as self._calls:
-                async with trio.open_nursery() as listening:
-                    listeners = self._seams.listeners or await self._open_listeners()
-                    listening.start_soon(self._listen, listeners)
-                    port = _port_of(listeners)
-                    task_status.started(Ready(port, self.drain))
-                    _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
-                    await self._draining.wait()
-                    listening.cancel_scope.cancel()
-                self._calls.cancel_scope.deadline = trio.current_time() + self._config.limits.drain_s
-            # The control connection closes last: the farewells of the last calls need it.
-            outer.cancel_scope.cancel()
-        _log.info("drained")
+                await app.run()
 
     async def _open_listeners(self) -> list[trio.abc.Listener[trio.abc.Stream]]:
         server = self._config.server
@@ -128,7 +140,7 @@ class Bridge:
         name, agent = config.agent_for(argument=argument, called=control.called)
         refusal = self.switchboard.admit()
         if refusal is not None:
-            await self._turn_away(call_id, name, control, refusal, "no room for one more call")
+            await self._turn_away(call_id, name, control, refusal, _REFUSALS[refusal])
             return
         telemetry.notice(
             "call_arrives",
@@ -136,7 +148,7 @@ class Bridge:
         )
         expectation = Expectation(call_id, control, name, agent)
         self.switchboard.expect(expectation)
-        reason, detail = EndReason.SERVER_DRAINING, "the drain limit was reached"
+        reason, detail = EndReason.SERVER_DRAINING, _REFUSALS[EndReason.SERVER_DRAINING]
         try:
             reason, detail = await self._bring_media(control, expectation)
         except Exception as error:
@@ -149,22 +161,33 @@ class Bridge:
     async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
         """Have Asterisk connect; returns when it has, or what to tell of a call whose media did not come."""
         config, limits = self._config, self._config.limits
-        detail = ""
-        try:
-            with trio.fail_after(limits.media_arrival_s):
-                await control.prepare_media(expectation.call_id, config.asterisk.format.value)
-                await expectation.arrived.wait()
-        except ControlError as error:
-            detail = str(error)
-        except trio.TooSlowError:
-            detail = (
-                f"Asterisk did not reach {config.asterisk.media_address} within {limits.media_arrival_s:g} s: "
-                "is asterisk.media_address right as seen from Asterisk?"
-            )
-        return EndReason.MEDIA_NEVER_ARRIVED, detail
+        outcome = (
+            EndReason.MEDIA_NEVER_ARRIVED,
+            f"Asterisk did not reach {config.asterisk.media_address} within {limits.media_arrival_s:g} s: "
+            "is asterisk.media_address right as seen from Asterisk?",
+        )
+        with trio.move_on_after(limits.media_arrival_s):
+            async with trio.open_nursery() as nursery:
+
+                async def ask() -> None:
+                    nonlocal outcome
+                    try:
+                        await control.prepare_media(expectation.call_id, config.asterisk.format.value)
+                        await expectation.arrived.wait()
+                    except ControlError as error:
+                        outcome = EndReason.MEDIA_NEVER_ARRIVED, str(error)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(ask)
+                # A key pressed this early is dropped: there is nobody yet to press it for.
+                while not isinstance(event := await control.next_event(), ControlHungUp):
+                    pass
+                outcome = EndReason.CALLER_HUNG_UP, event.detail
+                nursery.cancel_scope.cancel()
+        return outcome
 
     async def _turn_away(
-        self, call_id: UUID, agent: str, control: ChannelControl, reason: EndReason, detail: str
+        self, call_id: UUID, agent: str, control: CallControl, reason: EndReason, detail: str
     ) -> None:
         """End a call that never got as far as `run_call`; it has its record all the same."""
         with trio.move_on_after(self._config.limits.farewell_s, shield=True):
@@ -192,8 +215,6 @@ class Bridge:
         telemetry.call_id_of_context.set(str(leg.call_id))
         try:
             await self._run(leg)
-        except MediaError as error:
-            _log.warning("media connection ended early", extra={"facts": {"detail": str(error)}})
         except Exception:
             _log.exception("a defect of the bridge ended this call")
         finally:
@@ -210,15 +231,30 @@ class Bridge:
             _log.warning("media came after its call had been given up; raise limits.media_arrival_s if that is usual")
         elif not self._config.server.accept_plain_calls:
             _log.warning("unknown UUID refused; plain calls are off (server.accept_plain_calls)")
-        elif (refusal := self.switchboard.admit()) is not None:
-            _log.warning("plain call refused", extra={"facts": {"reason": refusal.value}})
         else:
-            with trio.move_on_after(self._config.limits.first_frame_s):
-                await leg.learn_format()
-            name, agent = self._config.agent_for()
+            await self._run_plain(leg)
+
+    async def _run_plain(self, leg: AudioSocketLeg) -> None:
+        """A call by AudioSocket() or Dial(AudioSocket/...): nobody told us of it before its media came."""
+        name, agent = self._config.agent_for()
+        control = NoCallControl()
+        refusal = self.switchboard.admit()
+        if refusal is not None:
+            await self._turn_away(leg.call_id, name, control, refusal, _REFUSALS[refusal])
+            return
+        with self.switchboard.slot():
+            try:
+                with trio.move_on_after(self._config.limits.first_frame_s):
+                    await leg.learn_format()
+            except MediaLost as error:
+                await self._turn_away(leg.call_id, name, control, EndReason.CALLER_HUNG_UP, str(error))
+                return
+            except MediaError as error:
+                reason, detail, _ = reason_for(error)
+                await self._turn_away(leg.call_id, name, control, reason, detail)
+                return
             telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
-            with self.switchboard.slot():
-                await run_call(leg, NoCallControl(), name, agent, self._services)
+            await run_call(leg, control, name, agent, self._services)
 
 
 def _port_of(listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> int:

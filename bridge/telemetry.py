@@ -71,6 +71,7 @@ class CallRecord:
     began_unix_s: float = field(default_factory=time.time)
     reason: str = ""
     detail: str = ""
+    also: list[str] = field(default_factory=list)
     completion_reason: str = ""
     error: dict[str, str | None] | None = None
     duration_s: float = 0.0

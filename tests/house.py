@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -47,6 +47,30 @@ class _Collector(logging.Handler):
         self.changed = trio.Event()
 
 
+class _Path(trio.abc.Stream):
+    """The way to the model, which can die without a word, as a route or a firewall does."""
+
+    def __init__(self, inner: trio.abc.Stream, of: House) -> None:
+        self._inner, self._house = inner, of
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._house.path_dead:
+            await trio.sleep_forever()
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._inner.receive_some(max_bytes)
+        if self._house.path_dead:
+            await trio.sleep_forever()
+        return data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class House:
     def __init__(self, nursery: trio.Nursery, model: RealtimeServer, ari: AriServer, rate_hz: int) -> None:
         self.nursery = nursery
@@ -56,6 +80,8 @@ class House:
         self.media = MemoryListener()
         self.ready: Ready
         self.model_up = True
+        self.path_dead = False
+        self.stop_now: Callable[[], None]
         self.media_comes = True
         self.media_delay_s = 0.0
         self.collector = _Collector()
@@ -93,7 +119,16 @@ class House:
     def connect_model(self) -> trio.abc.Stream:
         if not self.model_up:
             raise ConnectionRefusedError("connection refused")
-        return self.model_listener.connect()
+        return _Path(self.model_listener.connect(), self)
+
+    @contextmanager
+    def model_path_dead(self) -> Iterator[None]:
+        """Nothing passes between bridge and model any more, in either direction, and nobody is told."""
+        self.path_dead = True
+        try:
+            yield
+        finally:
+            self.path_dead = False
 
     def told(self, event: str) -> list[Mapping[str, Any]]:
         return [facts for name, facts in self.collector.told if name == event]
@@ -145,10 +180,12 @@ async def house(
                 seams = Seams(connect_model=it.connect_model, connect_ari=ari.connect, listeners=[it.media])
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
-                    await serve(config, seams=seams, tools=tools, task_status=task_status)
+                    with bridge_scope:
+                        await serve(config, seams=seams, tools=tools, task_status=task_status)
                     served.set()
 
-                served = trio.Event()
+                served, bridge_scope = trio.Event(), trio.CancelScope()
+                it.stop_now = bridge_scope.cancel
                 it.ready = await nursery.start(run_bridge)
                 await trio.sleep(0.1)  # the Stasis application registers meanwhile
                 yield it

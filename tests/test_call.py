@@ -507,6 +507,74 @@ async def test_the_drain_limit_sends_the_last_callers_to_the_dialplan(autojump_c
         assert channel.dialplan == Place()
 
 
+async def test_a_second_signal_ends_calls_at_once_and_still_returns_the_callers(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=60_000))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        it.stop_now()
+        record = await it.ended()
+        assert record["reason"] == "server_draining"
+        assert channel.dialplan == Place()
+        assert channel.variables["BRIDGE_END_REASON"] == "server_draining"
+
+
+async def test_a_dead_way_to_the_model_is_noticed(autojump_clock: MockClock) -> None:
+    """Nothing arrives any more and writes wait: neither silence for minutes nor a good end."""
+    async with house(Script.of(Say("Hello!"))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        with it.model_path_dead():
+            began = trio.current_time()
+            record = await it.ended()
+        assert record["reason"] == "model_lost"
+        assert trio.current_time() - began < 10
+        assert channel.dialplan == Place()
+
+
+async def test_the_caller_hangs_up_before_the_media_has_come(autojump_clock: MockClock) -> None:
+    async with house() as it:
+        it.media_comes = False
+        channel = it.ari.incoming_call()
+        await trio.sleep(1)
+        channel.hang_up()
+        record = await it.ended()
+        assert (record["reason"], record["error"]) == ("caller_hung_up", None)
+        assert record["duration_s"] < 2
+
+
+async def test_a_gap_of_the_control_connection_at_the_answer_is_waited_out(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!"))) as it:
+        it.model.faults.created_after_s = 1.0
+        channel, _ = await it.stasis_call()
+        await trio.sleep(0.9)
+        await it.ari.drop_connection()
+        await it.hears_of("agent_said")
+        assert channel.state == "Up"
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_plain_calls_count_and_each_has_its_record(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=5000)), overrides={"server.max_calls": "1"}) as it:
+        callers = [await it.plain_call() for _ in range(3)]
+        await it.ended(2)
+        assert [record["reason"] for record in it.told("call_ended")] == ["refused_busy", "refused_busy"]
+        for caller in callers[1:]:
+            await caller.ended.wait()
+            assert caller.ended_how == "hangup"
+        await callers[0].hang_up()
+        assert (await it.ended(3))["reason"] == "caller_hung_up"
+
+
+async def test_a_plain_call_of_a_format_that_we_do_not_know_has_its_record(autojump_clock: MockClock) -> None:
+    async with house() as it:
+        phone = it.media.connect()
+        await phone.send_all(encode(Kind.UUID, uuid4().bytes) + encode(Kind.SLIN48, bytes(1920)))
+        record = await it.ended()
+        assert record["reason"] == "protocol_error"
+        assert "slin48" in record["detail"]
+
+
 @pytest.mark.parametrize(
     "first_bytes",
     [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\x04abcd", b"\x10\x01\x40" + bytes(320), b"\x77\x00\x00", b""],

@@ -47,6 +47,12 @@ def test_environment_beats_the_file_and_the_command_line_beats_both() -> None:
     assert config.asterisk.username == "env"
 
 
+@pytest.mark.parametrize("path", ["routes.a", "agents.default.voice", "server", "nothing.x"])
+def test_the_command_line_sets_plain_settings_only(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"only SECTION\.KEY"):
+        load_config("[[routes]]\nagent = 'default'", {}, {path: "x"})
+
+
 def test_the_bridges_own_key_beats_the_common_one() -> None:
     both = {"OPENAI_API_KEY": "common", "BRIDGE_REALTIME_API_KEY": "own"}
     assert load_config("", both).realtime.api_key == "own"
@@ -64,6 +70,9 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
         ("[agents.x]\nspeed = 9", {}, "agents.x.speed: must be 0.25 to 1.5"),
         ("[[routes]]\nagent = 'nobody'", {}, "agent 'nobody' is not defined; known: default"),
         ("", {"BRIDGE_MAX_CALLS": "many"}, "environment variable BRIDGE_MAX_CALLS: server.max_calls"),
+        ("", {"BRIDGE_REALTIME_URL": "http://x"}, "environment variable BRIDGE_REALTIME_URL: realtime.url"),
+        ("[asterisk]\nmedia_address = 'host:'", {}, "asterisk.media_address: must be HOST:PORT"),
+        ("[realtime]\nping_interval_s = 0", {}, "realtime.ping_interval_s: must be above zero"),
         ("[asterisk]\nlag_ms = 5000", {}, "asterisk.lag_ms: must be 0 to 1000"),
         ("[asterisk]\nmedia_address = 'here'", {}, "asterisk.media_address: must be HOST:PORT"),
     ],

@@ -524,6 +524,114 @@ def test_reply_latency_is_split_between_model_and_bridge() -> None:
     assert notices(rig.play(20), "agent_starts") == [{"bridge_ms": 8.0, "model_ms": 300}]
 
 
+def test_a_retry_of_another_answer_does_not_greet_again() -> None:
+    rig = Rig().greeted()
+    rig.speech_started()
+    rig.speech_stopped()
+    rig.created("R1")
+    (again,) = sent(rig.done("R1", **failed(None)))
+    assert again == {"type": "response.create"}
+
+
+def test_a_rate_limit_is_waited_out_before_the_retry() -> None:
+    rig = Rig().greeted()
+    rig.created("R1")
+    limited = failed("rate_limit_exceeded")
+    limited["status_details"]["error"]["message"] = "Rate limit reached. Please try again in 1.5s."
+    assert types(rig.done("R1", **limited)) == []
+    assert types(rig.it.tick(rig.now + 1.4)) == []
+    assert types(rig.it.tick(rig.now + 1.5)) == ["response.create"]
+
+
+def test_the_servers_own_refused_answer_is_asked_for_after_ours() -> None:
+    """Our request crossed with the end of the caller's turn: the server could not answer that by itself."""
+    rig = Rig().greeted()
+    rig.created("R1")
+    error = {"type": "invalid_request_error", "code": "conversation_already_has_active_response", "message": "busy"}
+    rig.server("error", error=error)
+    assert types(rig.done("R1")) == ["response.create"]
+
+
+def test_a_refusal_with_nothing_active_is_not_asked_again_in_a_loop() -> None:
+    rig = Rig().greeted()
+    error = {"type": "invalid_request_error", "code": "conversation_already_has_active_response", "message": "busy"}
+    assert types(rig.server("error", error=error)) == []
+    assert types(rig.it.tick(rig.now + 0.25)) == []
+    assert types(rig.it.tick(rig.now + 0.5)) == ["response.create"]
+
+
+def test_keys_pressed_before_the_greeting_wait_for_it() -> None:
+    rig = Rig()
+    assert rig.it.caller_digit("1", rig.now) == []
+    assert rig.it.caller_digit("#", rig.now) == []
+    assert rig.it.tick(rig.now + 60) == []
+    assert types(rig.it.media_ready(rig.now + 60)) == ["response.create"]
+    told = rig.it.tick(rig.now + 60.25)
+    assert types(told) == ["conversation.item.create"]
+    rig.created()
+    assert types(rig.done()) == ["response.create"]
+
+
+def test_a_response_that_crosses_with_the_callers_first_word_is_cancelled() -> None:
+    rig = Rig()
+    rig.it.media_ready(rig.now)
+    rig.speech_started()
+    assert sent(rig.created("R1")) == [{"type": "response.cancel", "response_id": "R1"}]
+    assert rig.state() is State.INTERRUPTED
+    rig.delta(1000, "R1")
+    assert rig.playout.idle
+    rig.done("R1", status="cancelled")
+    rig.speech_stopped()
+    rig.created("R2")
+    rig.delta(100, "R2", "A2")
+    assert not rig.playout.idle
+
+
+def test_a_delta_after_response_done_neither_hangs_the_goodbye_nor_is_lost() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(100)
+    rig.done(output=[call("hang_up")])
+    rig.delta(11, item_id="A2")
+    assert acts(rig.play(160)) == [EndCall(EndReason.AGENT_HUNG_UP, "")]
+
+
+def test_no_goodbye_lasts_longer_than_the_longest_call() -> None:
+    rig = Rig(limits=Limits(max_duration_s=60)).greeted()
+    rig.created()
+    rig.delta(100_000)
+    rig.done(output=[call("hang_up")])
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 61)) if isinstance(it, EndCall)] == [
+        EndReason.MAX_DURATION
+    ]
+
+
+def test_a_response_in_flight_does_not_delay_the_goodbyes_end() -> None:
+    rig = Rig().greeted()
+    rig.created("R1")
+    rig.delta(100)
+    rig.done("R1", output=[call("hang_up")])
+    rig.created("R2")
+    assert acts(rig.play(140)) == [EndCall(EndReason.AGENT_HUNG_UP, "")]
+
+
+def test_a_misused_tool_beside_a_running_one_makes_one_response() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    commands = rig.done(output=[call("transfer_call", "{}", "C1"), call("weather", "{}", "C2")])
+    assert types(commands) == ["conversation.item.create"]
+    assert types(rig.it.tool_finished("C2", "sunny", rig.now)) == ["conversation.item.create", "response.create"]
+
+
+def test_fields_of_unexpected_types_that_decide_nothing_end_no_call() -> None:
+    rig = Rig().greeted()
+    rig.server("input_audio_buffer.speech_started", item_id="U", audio_start_ms=1.5)
+    rig.server("error", error={"type": "x", "code": 429, "message": None})
+    rig.created()
+    commands = rig.done(output=[call("weather") | {"arguments": {"city": "Oslo"}}])
+    assert [it.arguments for it in commands if isinstance(it, RunTool)] == ['{"city":"Oslo"}']
+
+
 def test_unknown_events_and_fields_are_ignored() -> None:
     rig = Rig().greeted()
     assert rig.server("rate_limits.updated", rate_limits=[{"name": "tokens"}]) == []
