@@ -5,7 +5,7 @@ The rooms of the house, in the order that data flows (`docs/design.md` has the r
 * words: `errors`, `config`
 * protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `ending`
 * decisions without I/O: `history`, `conversation`, `leg`
-* shells, on trio: `audiosocket_leg`, `realtime_client`, `ari_control`, `tools`, `telemetry`
+* shells, on trio: `audiosocket_leg`, `media_clock`, `realtime_client`, `ari_control`, `tools`, `telemetry`
 * one call: `switchboard`, `call`; one process: `server`, `__main__`
 """
 

@@ -27,6 +27,7 @@ from bridge.call import Services, run_call
 from bridge.config import Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError
+from bridge.media_clock import MediaClock
 from bridge.switchboard import Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
@@ -61,6 +62,7 @@ class Bridge:
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
+            clock=MediaClock(),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
             tools=tools,
@@ -79,6 +81,7 @@ class Bridge:
     async def run(self, task_status: trio.TaskStatus[Ready]) -> None:
         """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
         async with trio.open_nursery() as outer:
+            outer.start_soon(self._services.clock.run)
             if self._config.asterisk.enabled:
                 app = AriApp(
                     self._config.asterisk,
