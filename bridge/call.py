@@ -3,8 +3,9 @@
     run_call
     |- sessions (nursery)        not cancelled by the end of the call: a model session closes politely, bounded
     `- tasks (nursery)           `Ending` cancels its scope; every task may declare the end, the first one counts
-        |- hear                  leg -> model; digits; the leg's end                   (from the first moment)
-        |- speak                 20 ms grid: playout or silence -> leg                 (from the first moment)
+        |- media                 hands the leg to the process's clock, which calls back (from the first moment):
+        |                          `_heard`      caller's audio -> outbox; digits; the leg's end
+        |                          `_frame_due`  each 20 ms: playout or silence -> leg
         |- converse              open the session, answer, greet; messages -> conversation
         |   `- transmit          outbox -> model
         |- watch_control         ARI events of this channel
@@ -12,8 +13,8 @@
         `- run tool, transfer    as the conversation asks
     then, shielded and bounded:  control.release, leg.close, the record
 
-Decisions are made by the synchronous `Conversation`; `_apply` carries them out without a checkpoint, so inputs of six
-tasks can not interleave inside one decision, and there is no lock.
+Decisions are made by the synchronous `Conversation`; `_apply` carries them out without a checkpoint, so inputs of the
+clock and of five tasks can not interleave inside one decision, and there is no lock.
 """
 
 from __future__ import annotations
@@ -32,8 +33,18 @@ from bridge.conversation import Conversation
 from bridge.dialogue import ClearLegAudio, Command, Dialogue, EndCall, Notice, RunTool, SendEvent, TransferCall
 from bridge.ending import Ending, EndReason, reason_for
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
-from bridge.leg import CallControl, CallerAudio, CallerDigit, CallerLeft, CallerLeg, ControlDigit, ControlHungUp
-from bridge.playout import Metronome, PlayoutQueue
+from bridge.leg import (
+    CallControl,
+    CallerAudio,
+    CallerDigit,
+    CallerLeft,
+    CallerLeg,
+    ControlDigit,
+    ControlHungUp,
+    LegEvent,
+)
+from bridge.media_clock import PHASES, MediaClock
+from bridge.playout import PlayoutQueue
 from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
 from bridge.tools import ToolRegistry
 
@@ -45,6 +56,8 @@ OUTBOX_AUDIO_FRAMES = 25
 TICK_S = 0.25
 # A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
 UPLINK_GAP_S = 0.1
+# A frame that leaves later than this counts as late: half of what a jitter buffer forgives.
+LATE_S = 0.010
 # What Asterisk got last is not heard yet: it waits in Asterisk's queues, in its resampler (2.5 to 5 ms, which only the
 # silence behind it pushes out) and in the telephone's jitter buffer (40 ms and more), and a hang-up discards all of that.
 # Measured at Dial(): with 0x00 right behind the goodbye its last 5 ms were missing in 2 of 10 calls.
@@ -59,6 +72,7 @@ class Services:
 
     realtime: Realtime
     limits: Limits
+    clock: MediaClock
     answer: str = Asterisk().answer
     lag_ms: int = Asterisk().lag_ms
     tools: ToolRegistry = field(default_factory=ToolRegistry)
@@ -86,7 +100,8 @@ class _Call:
         self._format: PcmFormat = leg.format
         self._playout = PlayoutQueue(self._format, int(self._limits.max_queued_speech_s * 1000))
         self._conversation: Dialogue = Conversation(agent, self._playout, self._limits, lag_ms=services.lag_ms)
-        self._metronome = Metronome()
+        self._audible = False
+        self._ticks_lost = services.clock.metronome.lost
         self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
         self._append_bytes = MODEL_FORMAT.bytes_per_ms * services.realtime.append_ms
         self._appending = bytearray()
@@ -112,7 +127,7 @@ class _Call:
                 try:
                     with self._scope:
                         async with trio.open_nursery() as self._tasks:
-                            for task in (self._hear, self._speak, self._converse, self._watch_control, self._tick):
+                            for task in (self._media, self._converse, self._watch_control, self._tick):
                                 self._tasks.start_soon(task)
                 except Exception as error:
                     self._declare_error(error)
@@ -129,24 +144,44 @@ class _Call:
 
     # Tasks -----------------------------------------------------------------------------------------------------------
 
-    async def _hear(self) -> None:
-        """Always reading: Asterisk never waits for us, a full socket would break its stream (5.13)."""
-        while True:
-            try:
-                event = await self._leg.receive()
-            except MediaLost as error:
-                self._media_left(str(error))
-                return
-            match event:
-                case CallerAudio(pcm=pcm):
-                    self._last_audio_at = trio.current_time()
-                    self._first_audio.set()
-                    self._offer_audio(pcm)
-                case CallerDigit(digit=digit) if not self._control.reports_digits:
-                    self._apply(self._conversation.caller_digit(digit, trio.current_time()))
-                case CallerLeft(detail=detail):
-                    self._media_left(detail)
-                    return
+    async def _media(self) -> None:
+        try:
+            await self._services.clock.carry(self._leg, self._heard, self._frame_due)
+        except MediaLost as error:
+            self._media_left(str(error))
+
+    def _heard(self, event: LegEvent) -> None:
+        """On the clock: something that the caller did. Always read: Asterisk never waits for us (5.13)."""
+        match event:
+            case CallerAudio(pcm=pcm):
+                self._last_audio_at = trio.current_time()
+                self._first_audio.set()
+                self._offer_audio(pcm)
+            case CallerDigit(digit=digit) if not self._control.reports_digits:
+                self._apply(self._conversation.caller_digit(digit, trio.current_time()))
+            case CallerLeft(detail=detail):
+                self._media_left(detail)
+
+    def _frame_due(self, deadline: float) -> bytes:
+        """On the clock: the next 20 ms, speech or silence, from the first moment to the last; a starved peer is a known
+        fault."""
+        now = trio.current_time()
+        late_s = now - deadline
+        self.record.frame_lateness_ms.add(max(0.0, late_s))
+        self.record.frames_late += late_s > LATE_S
+        frame = self._playout.next_frame()
+        if frame is None:
+            if self._audible and self._playout.idle:
+                self._audible = False
+                self._apply(self._conversation.playout_idle(now))
+            if self._model_listens and now - self._last_audio_at >= UPLINK_GAP_S:
+                self._offer_audio(self._format.silence)
+            return self._format.silence
+        self._spoke_at = now
+        if not self._audible:
+            self._audible = True
+            self._apply(self._conversation.playout_started(now))
+        return frame
 
     def _media_left(self, detail: str) -> None:
         """The media ended, by FIN or reset: Asterisk closes with our silence unread, so both are normal (5.3)."""
@@ -169,33 +204,6 @@ class _Call:
                 continue
             self._send_outbox.send_nowait((realtime.append_audio(chunk), self._last_audio_at))
             self.record.audio_to_model_ms += self._services.realtime.append_ms
-
-    async def _speak(self) -> None:
-        """One frame a tick, speech or silence, from the first moment to the last: a starved peer is a known fault."""
-        metronome = self._metronome
-        metronome.start(trio.current_time())
-        silence, audible = self._format.silence, False
-        while True:
-            deadline = metronome.next_deadline(trio.current_time())
-            await trio.sleep_until(deadline)
-            frame = self._playout.next_frame()
-            try:
-                await self._leg.send_audio(silence if frame is None else frame)
-            except MediaLost as error:
-                self._media_left(str(error))
-                return
-            now = trio.current_time()
-            self.record.frame_lateness_ms.add(max(0.0, now - deadline))
-            if frame is not None:
-                self._spoke_at = now
-            if frame is not None and not audible:
-                audible = True
-                self._apply(self._conversation.playout_started(now))
-            elif frame is None and audible and self._playout.idle:
-                audible = False
-                self._apply(self._conversation.playout_idle(now))
-            if self._model_listens and now - self._last_audio_at >= UPLINK_GAP_S:
-                self._offer_audio(silence)
 
     async def _converse(self) -> None:
         if self._services.answer == "at_once":
@@ -324,7 +332,7 @@ class _Call:
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():
-                    self._tasks.start_soon(self._leg.clear_audio)
+                    self._leg.clear_audio_nowait()
                 case EndCall():
                     self._tasks.start_soon(self._end, command)
 
@@ -369,5 +377,5 @@ class _Call:
         record.duration_s = round(trio.current_time() - self._began, 3)
         record.audio_heard_ms = self._playout.total_played_ms
         record.underruns = self._playout.underruns
-        record.frames_late, record.frames_lost = self._metronome.late, self._metronome.lost
+        record.frames_lost = (self._services.clock.metronome.lost - self._ticks_lost) // PHASES
         telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

@@ -39,7 +39,7 @@ LegEvent = CallerAudio | CallerDigit | CallerLeft
 
 
 class CallerLeg(Protocol):
-    """One caller's media connection. One task receives, one task sends; `close` may come from a third."""
+    """One caller's media connection, driven by the process's `MediaClock`: nothing here but `close` may wait."""
 
     @property
     def call_id(self) -> UUID: ...
@@ -47,22 +47,23 @@ class CallerLeg(Protocol):
     @property
     def format(self) -> PcmFormat: ...
 
-    async def receive(self) -> LegEvent:
-        """The next thing that the caller did. After `CallerLeft` it must not be called again.
+    def receive_nowait(self) -> list[LegEvent]:
+        """Everything that the caller has done since the last call, in order; often nothing. `CallerLeft` comes once.
 
-        Raises `MediaProtocolError` or `MediaLost`. Cancelling loses nothing: bytes already read stay buffered.
+        Raises `MediaProtocolError` or `MediaLost`; what came before it in the same read has been returned.
         """
         ...
 
-    async def send_audio(self, frame: bytes) -> None:
-        """Send one 20 ms frame of PCM16 at the leg's rate. Raises `MediaLost` when the connection is gone.
+    def send_audio_nowait(self, frame: bytes) -> bool:
+        """Send one 20 ms frame of PCM16 at the leg's rate, whole and in one write.
 
-        Cancelled in the middle of a write the connection can not be used again but for `close`.
+        False: the far end takes nothing now, and nothing was sent; offer the same frame again later. Raises `MediaLost`
+        when the connection is gone, `ValueError` for a frame of another length.
         """
         ...
 
-    async def clear_audio(self) -> None:
-        """Ask the far end to drop what it has buffered. AudioSocket has no buffer to drop: a no-op there."""
+    def clear_audio_nowait(self) -> None:
+        """Ask the far end to drop what it has buffered. AudioSocket has no buffer to drop: nothing happens there."""
         ...
 
     async def close(self, farewell: Farewell) -> None:

@@ -28,6 +28,7 @@ from bridge.config import Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
 from bridge.leg import CallControl, ControlHungUp
+from bridge.media_clock import MediaClock
 from bridge.switchboard import Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
@@ -66,6 +67,7 @@ class Bridge:
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
+            clock=MediaClock(),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
             tools=tools,
@@ -86,6 +88,7 @@ class Bridge:
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
         control_scope = trio.CancelScope(shield=True)
         async with trio.open_nursery() as outer:
+            outer.start_soon(self._services.clock.run)
             outer.start_soon(self._serve_control, control_scope)
             try:
                 async with trio.open_nursery() as self._calls:
@@ -100,6 +103,7 @@ class Bridge:
                     self._calls.cancel_scope.deadline = trio.current_time() + self._config.limits.drain_s
             finally:
                 control_scope.cancel()
+                outer.cancel_scope.cancel()
         _log.info("drained")
 
     async def _serve_control(self, scope: trio.CancelScope) -> None:

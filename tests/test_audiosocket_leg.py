@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import UUID
@@ -12,26 +13,28 @@ import pytest
 import trio
 import trio.testing
 
+from bridge import audiosocket_leg
 from bridge.audio import PcmFormat
 from bridge.audiosocket import KIND_OF_RATE, RATE_HZ_OF_KIND, Frame, FrameDecoder, Kind, encode
 from bridge.audiosocket_leg import LINGER_S, AudioSocketLeg, identify
 from bridge.errors import MediaLost, MediaProtocolError
-from bridge.leg import CallerAudio, CallerDigit, CallerLeft, CallerLeg
+from bridge.leg import CallerAudio, CallerDigit, CallerLeft, CallerLeg, LegEvent
+from simulators.memory import MemoryStream, memory_stream_pair
 
 CALL_ID = UUID("40325ec2-5efd-4bd3-805f-53576e581d13")
 HELLO = encode(Kind.UUID, CALL_ID.bytes)
 FAREWELL = leg_contract.FAREWELL
 SLIN, SLIN16 = PcmFormat(8000), PcmFormat(16000)
 
-Memory = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+# Not a multiple of any frame: what does not fit whole is taken in part.
+CAPACITY = 10_000
 
 
 class FarEnd:
     """The contract's far end, frame by frame."""
 
-    def __init__(self, stream: Memory, leg_stream: Memory, kind: Kind) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, kind: Kind) -> None:
         self.stream = stream
-        self.leg_stream = leg_stream
         self._kind = kind
         self._decoder = FrameDecoder(identified=True)
 
@@ -59,23 +62,35 @@ class FarEnd:
     async def leave(self) -> None:
         await self.stream.send_eof()
 
-    def break_off(self) -> None:
-        async def reset() -> None:
-            raise trio.BrokenResourceError from ConnectionResetError(104, "Connection reset by peer")
-
-        self.leg_stream.receive_stream.receive_some_hook = reset
-        self.leg_stream.send_stream.send_all_hook = reset
-
-    def stop_reading(self) -> None:
-        self.leg_stream.send_stream.send_all_hook = trio.sleep_forever
+    async def break_off(self) -> None:
+        if isinstance(self.stream, MemoryStream):
+            self.stream.reset()
+        else:
+            assert isinstance(self.stream, trio.SocketStream)
+            self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await trio.aclose_forcefully(self.stream)
 
 
-async def make_pair(rate_hz: int = 8000) -> tuple[AudioSocketLeg, FarEnd]:
-    far_stream, leg_stream = trio.testing.memory_stream_pair()
-    await far_stream.send_all(HELLO)
-    leg = await identify(leg_stream)
+async def make_pair(rate_hz: int = 8000, capacity: int = CAPACITY) -> tuple[AudioSocketLeg, FarEnd]:
+    far_stream, leg_stream = memory_stream_pair(capacity)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far_stream.send_all, HELLO)
+        leg = await identify(leg_stream)
     leg.expect_format(PcmFormat(rate_hz))
-    return leg, FarEnd(far_stream, leg_stream, KIND_OF_RATE[rate_hz])
+    return leg, FarEnd(far_stream, KIND_OF_RATE[rate_hz])
+
+
+async def make_socket_pair(buffer_bytes: int = 4096) -> tuple[AudioSocketLeg, FarEnd, trio.SocketStream]:
+    """Real sockets whose buffers are small; the third is the leg's own."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        client = await trio.testing.open_stream_to_socket_listener(listener)
+        server = await listener.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    await client.send_all(HELLO)
+    return await identify(server), FarEnd(client, Kind.SLIN), server
 
 
 async def make_contract_pair(rate_hz: int) -> leg_contract.Pair:
@@ -90,6 +105,23 @@ async def test_contract(
     await check(partial(make_contract_pair, rate_hz))
 
 
+@pytest.mark.parametrize("check", leg_contract.CHECKS, ids=lambda check: check.__name__)
+async def test_contract_on_real_sockets(
+    check: Callable[[leg_contract.MakePair], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiosocket_leg, "LINGER_S", 0.1)
+    streams: list[trio.abc.Stream] = []
+
+    async def make() -> leg_contract.Pair:
+        leg, far, stream = await make_socket_pair()
+        streams.extend((far.stream, stream))
+        return leg_contract.Pair(leg, far)
+
+    await check(make)
+    for stream in streams:
+        await trio.aclose_forcefully(stream)
+
+
 # --- identify ------------------------------------------------------------------------------------------------------
 
 
@@ -102,14 +134,14 @@ async def test_a_call_is_known_by_its_uuid() -> None:
 
 
 async def test_identify_fails_for_what_is_no_audiosocket_client() -> None:
-    far, stream = trio.testing.memory_stream_pair()
+    far, stream = memory_stream_pair()
     await far.send_all(b"GET / HTTP/1.1\r\n")
     with pytest.raises(MediaProtocolError, match="0x47"):
         await identify(stream)
 
 
 async def test_identify_fails_when_the_connection_says_nothing() -> None:
-    far, stream = trio.testing.memory_stream_pair()
+    far, stream = memory_stream_pair()
     await far.send_all(HELLO[:10])
     await far.aclose()
     with pytest.raises(MediaLost, match="which call"):
@@ -119,21 +151,26 @@ async def test_identify_fails_when_the_connection_says_nothing() -> None:
 async def test_every_split_of_the_stream_gives_the_same_call() -> None:
     wire = HELLO + encode(Kind.SLIN16, b"ab" * 320) + encode(Kind.DTMF, b"7") + encode(Kind.SLIN16, b"cd" * 160)
     for step in (1, 2, 3, 7, 18, 19, 20, 643, 644, len(wire)):
-        far, stream = trio.testing.lockstep_stream_pair()
-
-        async def send(far: trio.abc.HalfCloseableStream = far, step: int = step) -> None:
-            for at in range(0, len(wire), step):
-                await far.send_all(wire[at : at + step])
-            await far.send_eof()
-
+        far, stream = memory_stream_pair()
+        pieces = [wire[at : at + step] for at in range(0, len(wire), step)]
+        events: list[LegEvent] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send)
+
+            @nursery.start_soon
+            async def hello(far: MemoryStream = far, pieces: list[bytes] = pieces, step: int = step) -> None:
+                for _ in range(-(-len(HELLO) // step)):
+                    await trio.testing.wait_all_tasks_blocked()
+                    await far.send_all(pieces.pop(0))
+
             leg = await identify(stream)
-            leg.expect_format(SLIN16)
-            assert await leg.receive() == CallerAudio(b"ab" * 320)
-            assert await leg.receive() == CallerDigit("7")
-            assert await leg.receive() == CallerAudio(b"cd" * 160)
-            assert isinstance(await leg.receive(), CallerLeft)
+        leg.expect_format(SLIN16)
+        for piece in pieces:
+            await far.send_all(piece)
+            events += leg.receive_nowait()
+        await far.send_eof()
+        *events, left = [*events, *leg.receive_nowait()]
+        assert events == [CallerAudio(b"ab" * 320), CallerDigit("7"), CallerAudio(b"cd" * 160)]
+        assert isinstance(left, CallerLeft)
         assert (leg.frames_received, leg.bytes_received) == (2, 960)
 
 
@@ -161,30 +198,35 @@ async def test_the_format_is_learnt_from_the_first_audio(
     assert leg.format == PcmFormat(rate_hz)
     assert [frame for _, frame in heard] == [Frame(Kind.SLIN, bytes(320))] * 5
     assert trio.current_time() - start == pytest.approx(0.08)
-    assert await leg.receive() == CallerDigit("5")
-    assert await leg.receive() == CallerAudio(b"ab" * 10)
-    await leg.send_audio(leg.format.silence)
+    assert leg.receive_nowait() == [CallerDigit("5"), CallerAudio(b"ab" * 10)]
+    assert leg.send_audio_nowait(leg.format.silence)
     frame = await far.frame()
     assert frame is not None
     assert frame.kind is KIND_OF_RATE[rate_hz]
 
 
 async def test_a_format_that_is_never_learnt_is_slin(autojump_clock: trio.testing.MockClock) -> None:
-    leg, far = await make_pair(16000)
+    leg, far = await make_pair(16000, 50 * 323)
     with trio.move_on_after(1.0) as scope:
         await leg.learn_format()
     assert scope.cancelled_caught
     assert leg.format == SLIN
     assert leg.frames_sent == 50
-    await leg.send_audio(SLIN.silence)
-    await far.say(b"x" * 320)
+    for _ in range(50):
+        assert await far.frame() == Frame(Kind.SLIN, SLIN.silence)
+    assert leg.send_audio_nowait(SLIN.silence)
+    assert await far.frame() == Frame(Kind.SLIN, SLIN.silence)
+    await far.stream.send_all(encode(Kind.SLIN, b"x" * 320))
+    assert leg.receive_nowait() == [CallerAudio(b"x" * 320)]
 
 
 async def test_a_caller_who_leaves_at_once_ends_the_learning() -> None:
     leg, far = await make_pair()
     await far.leave()
     assert await leg.learn_format() == SLIN
-    assert isinstance(await leg.receive(), CallerLeft)
+    (left,) = leg.receive_nowait()
+    assert isinstance(left, CallerLeft)
+    assert leg.receive_nowait() == []
 
 
 async def test_other_formats_are_refused() -> None:
@@ -199,45 +241,48 @@ async def test_audio_of_other_rates_names_its_kind(kind: Kind) -> None:
         leg, far = await make_pair()
         await far.stream.send_all(encode(kind, bytes(320)))
         with pytest.raises(MediaProtocolError, match=rf"{kind.name.lower()} audio: only slin, slin16 and slin24"):
-            await (leg.learn_format() if learn else leg.receive())
+            await leg.learn_format() if learn else leg.receive_nowait()
 
 
 async def test_an_old_asterisk_is_told_from_the_label() -> None:
     leg, far = await make_pair(16000)
     await far.stream.send_all(encode(Kind.SLIN, bytes(640)))
     with pytest.raises(MediaProtocolError, match=r'older than 20\.17 / 22\.7 .* set asterisk\.format = "slin"'):
-        await leg.receive()
+        leg.receive_nowait()
 
 
 async def test_the_rate_may_not_change_in_mid_call() -> None:
     leg, far = await make_pair(8000)
     await far.stream.send_all(encode(Kind.SLIN24, bytes(960)))
     with pytest.raises(MediaProtocolError, match=r"slin24 audio \(kind 0x13\) though this call is slin"):
-        await leg.receive()
+        leg.receive_nowait()
 
 
 # --- receiving -----------------------------------------------------------------------------------------------------
 
 
 async def test_empty_audio_is_skipped_and_any_length_is_audio() -> None:
-    leg, far = await make_pair(16000)
+    leg, far = await make_pair(16000, 1 << 20)
     for payload in (b"", b"a", bytes(65535)):
         await far.say(payload)
-    assert await leg.receive() == CallerAudio(b"a")
-    assert await leg.receive() == CallerAudio(bytes(65535))
+    # More than one read takes: the rest comes at the next turn.
+    assert leg.receive_nowait() == [CallerAudio(b"a")]
+    assert leg.receive_nowait() == [CallerAudio(bytes(65535))]
 
 
 async def test_a_hang_up_frame_means_that_the_caller_left() -> None:
     leg, far = await make_pair()
     await far.stream.send_all(encode(Kind.HANGUP))
-    assert await leg.receive() == CallerLeft("the far end sent a hang-up frame")
+    assert leg.receive_nowait() == [CallerLeft("the far end sent a hang-up frame")]
+    assert leg.receive_nowait() == []
 
 
 async def test_an_end_in_the_middle_of_a_frame_is_told() -> None:
     leg, far = await make_pair()
     await far.stream.send_all(encode(Kind.SLIN, bytes(320))[:100])
     await far.leave()
-    event = await leg.receive()
+    assert leg.receive_nowait() == []
+    (event,) = leg.receive_nowait()
     assert isinstance(event, CallerLeft)
     assert "in the middle of a frame (100 bytes)" in event.detail
 
@@ -246,35 +291,58 @@ async def test_an_error_frame_is_a_protocol_error() -> None:
     leg, far = await make_pair()
     await far.stream.send_all(encode(Kind.ERROR, b"\x02"))
     with pytest.raises(MediaProtocolError, match="02"):
-        await leg.receive()
+        leg.receive_nowait()
 
 
 async def test_a_reset_says_so() -> None:
     leg, far = await make_pair()
-    far.break_off()
-    with pytest.raises(MediaLost, match="Connection reset by peer"):
-        await leg.receive()
+    await far.break_off()
+    with pytest.raises(MediaLost, match="connection reset by peer"):
+        leg.receive_nowait()
 
 
 # --- sending and closing -------------------------------------------------------------------------------------------
 
 
 async def test_a_frame_is_one_write() -> None:
-    leg, far = await make_pair(24000)
-    await leg.send_audio(bytes(960))
-    pump = far.leg_stream.send_stream.send_all_hook
-    assert pump is not None
-    calls = []
-
-    async def count() -> None:
-        calls.append(1)
-        await pump()
-
-    far.leg_stream.send_stream.send_all_hook = count
-    await leg.send_audio(bytes(960))
-    assert len(calls) == 1
-    assert await far.stream.receive_some(5000) == encode(Kind.SLIN24, bytes(960)) * 2
+    far, stream = memory_stream_pair()
+    await far.send_all(HELLO)
+    leg = await identify(stream)
+    leg.expect_format(PcmFormat(24000))
+    for count in (1, 2):
+        assert leg.send_audio_nowait(bytes(960))
+        assert stream.writes == count
+    assert await far.receive_some(5000) == encode(Kind.SLIN24, bytes(960)) * 2
     assert leg.frames_sent == 2
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 4, 322])
+async def test_a_frame_taken_in_part_is_completed_before_the_next(room: int) -> None:
+    leg, far = await make_pair(capacity=323 + room)
+    first, second, third = (bytes([value]) * 320 for value in (1, 2, 3))
+    assert leg.send_audio_nowait(first)
+    assert leg.send_audio_nowait(second)  # taken, as far as the room goes: the rest is the leg's business
+    assert leg.frames_sent == 2
+    assert not leg.send_audio_nowait(third)
+    assert leg.frames_sent == 2
+    assert await far.frame() == Frame(Kind.SLIN, first)
+    while not leg.send_audio_nowait(third):
+        assert leg.frames_sent == 2
+    assert await far.frame() == Frame(Kind.SLIN, second)
+    while not leg.send_audio_nowait(first):
+        assert leg.frames_sent == 3
+    assert await far.frame() == Frame(Kind.SLIN, third)
+
+
+async def test_a_far_end_that_takes_a_byte_at_a_time_stays_in_frame() -> None:
+    leg, far = await make_pair(capacity=1)
+    wire = b""
+    sent = 0
+    while sent < 3:
+        sent += leg.send_audio_nowait(bytes([sent + 1]) * 320)
+        wire += await far.stream.receive_some(1)
+    assert wire == b"".join(encode(Kind.SLIN, bytes([value]) * 320) for value in (1, 2, 3))[: len(wire)]
+    assert len(wire) == 2 * 323 + 1
 
 
 async def test_close_says_goodbye_and_waits_for_the_far_end(autojump_clock: trio.testing.MockClock) -> None:
@@ -301,24 +369,35 @@ async def test_close_waits_one_second_at_most(autojump_clock: trio.testing.MockC
     assert trio.current_time() - start == pytest.approx(LINGER_S)
 
 
-async def test_after_a_cut_frame_nothing_more_is_written(autojump_clock: trio.testing.MockClock) -> None:
-    leg, far = await make_pair()
-    pump = far.leg_stream.send_stream.send_all_hook
-    far.stop_reading()
-    with trio.move_on_after(0.1):
-        await leg.send_audio(bytes(320))
-    far.leg_stream.send_stream.send_all_hook = pump
-    with pytest.raises(MediaLost, match="cut off"):
-        await leg.send_audio(bytes(320))
+async def test_no_goodbye_in_the_middle_of_a_frame(autojump_clock: trio.testing.MockClock) -> None:
+    leg, far = await make_pair(capacity=100)
+    assert leg.send_audio_nowait(bytes(320))
+    assert not leg.send_audio_nowait(bytes(320))
     await leg.close(FAREWELL)
-    assert await far.stream.receive_some(5000) == encode(Kind.SLIN, bytes(320))
+    assert await far.stream.receive_some(5000) == encode(Kind.SLIN, bytes(320))[:100]
     assert await far.stream.receive_some(5000) == b""
+
+
+async def test_the_goodbye_follows_a_frame_that_was_completed(autojump_clock: trio.testing.MockClock) -> None:
+    leg, far = await make_pair(capacity=600)
+    assert leg.send_audio_nowait(bytes(320))
+    assert leg.send_audio_nowait(bytes(320))
+    assert await far.frame() == Frame(Kind.SLIN, bytes(320))
+    assert leg.send_audio_nowait(bytes(320))
+    for _ in range(2):
+        assert await far.frame() == Frame(Kind.SLIN, bytes(320))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leg.close, FAREWELL)
+        assert await far.frame() == Frame(Kind.HANGUP, b"")
+        assert await far.frame() is None
+        await far.leave()
 
 
 async def test_no_goodbye_to_a_caller_who_has_left() -> None:
     leg, far = await make_pair()
     await far.leave()
-    assert isinstance(await leg.receive(), CallerLeft)
+    (left,) = leg.receive_nowait()
+    assert isinstance(left, CallerLeft)
     await leg.close(FAREWELL)
     assert await far.stream.receive_some(5000) == b""
 
@@ -327,33 +406,67 @@ async def test_no_goodbye_to_a_caller_who_has_left() -> None:
 
 
 async def test_on_a_real_socket() -> None:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    client = await trio.testing.open_stream_to_socket_listener(listeners[0])
-    server = await listeners[0].accept()
-    async with client, listeners[0]:
-        await client.send_all(HELLO)
-        leg = await identify(server)
+    leg, far, server = await make_socket_pair()
+    async with far.stream:
         # A frame must not wait for the acknowledgement of the one before.
         assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-        await client.send_all(encode(Kind.SLIN, b"ab" * 160))
-        assert await leg.receive() == CallerAudio(b"ab" * 160)
-        await leg.send_audio(b"cd" * 160)
+        await far.say(b"ab" * 160)
+        assert await leg_contract.Pair(leg, far).receive(1) == [CallerAudio(b"ab" * 160)]
+        assert leg.send_audio_nowait(b"cd" * 160)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leg.close, FAREWELL)
             got = b""
-            while data := await client.receive_some(5000):
+            while data := await far.stream.receive_some(5000):
                 got += bytes(data)
-            await client.aclose()
+            await far.stream.aclose()
         assert got == encode(Kind.SLIN, b"cd" * 160) + encode(Kind.HANGUP)
 
 
+async def test_a_full_socket_buffer_keeps_the_stream_in_frame() -> None:
+    leg, far, _ = await make_socket_pair()
+    pair = leg_contract.Pair(leg, far)
+    async with far.stream:
+        due = pair.fill()
+        last = due + 500
+        with trio.fail_after(10):
+            for value in range(last):
+                # A slow reader: the buffer runs full again and again, and at any byte of a frame.
+                assert await far.hear() == pair.speech(value)
+                while due < last and leg.send_audio_nowait(pair.speech(due)):
+                    due += 1
+        assert leg.frames_sent == last
+        await leg.close(FAREWELL)
+
+
+async def test_a_reset_of_a_real_socket_says_so_after_what_was_said() -> None:
+    leg, far, _ = await make_socket_pair()
+    await far.say(b"ab" * 160)
+    await far.break_off()
+    pair = leg_contract.Pair(leg, far)
+    assert await pair.receive(1) == [CallerAudio(b"ab" * 160)]
+    with pytest.raises(MediaLost, match="Connection reset by peer"):
+        await pair.receive(1)
+    with pytest.raises(MediaLost, match="Broken pipe"):
+        leg.send_audio_nowait(bytes(320))
+    await leg.close(FAREWELL)
+
+
+async def test_a_half_closed_far_end_is_still_spoken_to() -> None:
+    leg, far, _ = await make_socket_pair()
+    async with far.stream:
+        await far.press("1")
+        await far.leave()
+        digit, left = await leg_contract.Pair(leg, far).receive(2)
+        assert digit == CallerDigit("1")
+        assert isinstance(left, CallerLeft)
+        assert leg.send_audio_nowait(b"ab" * 160)
+        assert await far.hear() == b"ab" * 160
+        await leg.close(FAREWELL)
+
+
 async def test_unread_audio_does_not_turn_the_goodbye_into_a_reset() -> None:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    client = await trio.testing.open_stream_to_socket_listener(listeners[0])
-    server = await listeners[0].accept()
-    async with client, listeners[0]:
-        await client.send_all(HELLO)
-        leg = await identify(server)
+    leg, far, _ = await make_socket_pair(1 << 16)
+    async with far.stream as client:
         await client.send_all(encode(Kind.SLIN, bytes(320)) * 100)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leg.close, FAREWELL)

@@ -19,8 +19,9 @@ from bridge.audiosocket import Frame, FrameDecoder, Kind, encode
 from bridge.audiosocket_leg import AudioSocketLeg, identify
 from bridge.ending import FAREWELLS, EndReason
 from bridge.errors import MediaLost, MediaProtocolError
-from bridge.leg import CallerAudio, CallerDigit, CallerLeft
+from bridge.leg import CallerAudio, CallerDigit, CallerLeft, LegEvent
 from simulators.caller import Caller
+from simulators.memory import memory_stream_pair
 
 CALL_ID = UUID("40325ec2-5efd-4bd3-805f-53576e581d13")
 FAREWELL = FAREWELLS[EndReason.AGENT_HUNG_UP]
@@ -57,7 +58,7 @@ class Bridge:
 async def call(
     rate_hz: int = 8000, *, reads: bool = True, speaks_first: bool = True
 ) -> AsyncIterator[tuple[Caller, Bridge]]:
-    near, far = trio.testing.memory_stream_pair()
+    near, far = memory_stream_pair()
     caller = await Caller.dial(far, CALL_ID, rate_hz, reads=reads, speaks_first=speaks_first)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(caller.run)
@@ -254,7 +255,7 @@ async def test_a_peer_that_waits_for_audio_first(autojump_clock: Clock) -> None:
 
 
 async def test_a_phone_learns_the_rate(autojump_clock: Clock) -> None:
-    near, far = trio.testing.memory_stream_pair()
+    near, far = memory_stream_pair()
     await near.send_all(encode(Kind.UUID, CALL_ID.bytes))
     phone = await Caller.answer(far)
     assert phone.call_id == CALL_ID
@@ -279,7 +280,7 @@ async def test_a_phone_learns_the_rate(autojump_clock: Clock) -> None:
     ("wire", "error"), [(encode(Kind.SLIN, bytes(320)), MediaProtocolError), (b"\x01\x00", MediaLost)]
 )
 async def test_a_phone_needs_a_uuid(wire: bytes, error: type[Exception]) -> None:
-    near, far = trio.testing.memory_stream_pair()
+    near, far = memory_stream_pair()
     await near.send_all(wire)
     await near.aclose()
     with pytest.raises(error):
@@ -291,7 +292,7 @@ async def test_a_phone_needs_a_uuid(wire: bytes, error: type[Exception]) -> None
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 24000])
 async def test_a_call_with_the_real_leg(rate_hz: int, autojump_clock: Clock) -> None:
-    near, far = trio.testing.memory_stream_pair()
+    near, far = memory_stream_pair()
     caller = await Caller.dial(far, CALL_ID, rate_hz, speaks_first=False)
     speech = voice(200, rate_hz)
     async with trio.open_nursery() as nursery:
@@ -303,12 +304,13 @@ async def test_a_call_with_the_real_leg(rate_hz: int, autojump_clock: Clock) -> 
         caller.press("#")
         echoed, digits = b"", ""
         while len(echoed) < len(speech):
-            event = await leg.receive()
-            if isinstance(event, CallerDigit):
-                digits += event.digit
-            elif isinstance(event, CallerAudio):
-                await leg.send_audio(event.pcm)
-                echoed += event.pcm.strip(b"\0") and event.pcm
+            for event in leg.receive_nowait():
+                if isinstance(event, CallerDigit):
+                    digits += event.digit
+                elif isinstance(event, CallerAudio):
+                    assert leg.send_audio_nowait(event.pcm)
+                    echoed += event.pcm.strip(b"\0") and event.pcm
+            await trio.sleep(0.01)
         assert digits == "#"
         await leg.close(FAREWELL)
         await caller.ended.wait()
@@ -320,8 +322,19 @@ async def test_a_call_with_the_real_leg(rate_hz: int, autojump_clock: Clock) -> 
 
 
 async def receive_to_the_end(leg: AudioSocketLeg) -> None:
-    while not isinstance(event := await leg.receive(), CallerLeft):
-        assert isinstance(event, CallerAudio)
+    while True:
+        for event in leg.receive_nowait():
+            if isinstance(event, CallerLeft):
+                return
+            assert isinstance(event, CallerAudio)
+        await trio.sleep(0.001)
+
+
+async def first_event(leg: AudioSocketLeg) -> LegEvent:
+    while True:
+        for event in leg.receive_nowait():
+            return event
+        await trio.sleep(0.001)
 
 
 async def test_on_real_sockets_the_leg_tells_fin_from_reset() -> None:
@@ -334,7 +347,7 @@ async def test_on_real_sockets_the_leg_tells_fin_from_reset() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(caller.run)
                 leg: AudioSocketLeg = await identify(server)
-                assert isinstance(await leg.receive(), CallerAudio)
+                assert isinstance(await first_event(leg), CallerAudio)
                 if how == "hang_up":
                     nursery.start_soon(caller.hang_up)
                     await receive_to_the_end(leg)

@@ -12,7 +12,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("words", frozenset({"errors", "config"})),
     ("protocols", frozenset({"audiosocket", "audio", "playout", "realtime", "ending"})),
     ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg"})),
-    ("shells", frozenset({"audiosocket_leg", "realtime_client", "ari_client", "ari_control", "tools", "telemetry"})),
+    (
+        "shells",
+        frozenset(
+            {"audiosocket_leg", "realtime_client", "ari_client", "ari_control", "media_clock", "tools", "telemetry"}
+        ),
+    ),
     ("one call", frozenset({"switchboard", "call"})),
     ("one process", frozenset({"server", "__main__"})),
 )
