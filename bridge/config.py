@@ -60,7 +60,7 @@ class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answer: Literal["when_ready", "at_once"] = "when_ready"
     continue_context: str = ""
     continue_extension: str = ""
-    lag_ms: int = 20
+    lag_ms: int = 0
 
 
 class Realtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
