@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.figures import LATENESS_P99_MS, Step, table
 from bench.generator import SetUpFailed
 from bench.plot import svg
-from bench.process import BridgeDied
+from bench.process import OWN_SOURCE, BridgeDied, Candidate
 from bench.step import RATES_HZ, Plan, run_step
 
 # A tenth more or less is within what two runs on a shared machine differ by.
@@ -28,9 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        plan = Plan(arguments.python, _version(arguments.python), arguments.format, arguments.seconds)
+        candidate = Candidate(
+            arguments.python, _version(arguments.python), arguments.source.resolve(), arguments.preferred
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         parser.error(f"--python {arguments.python}: {error}")
+    plan = Plan(candidate, arguments.format, arguments.seconds)
     if len(os.sched_getaffinity(0)) < 2:
         _say("only one CPU here: the bridge and the generator share it, so the figures are no measure of the bridge")
     steps: list[Step] = []
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.find:
             best = find(arguments.start, lambda calls: (step := measure(calls)) is not None and step.holds)
-            _say(f"holds: {best} calls ({plan.format}, Python {plan.version})")
+            _say(f"holds: {best} calls ({plan.format}, Python {candidate.version})")
         else:
             for calls in arguments.calls:
                 measure(calls)
@@ -53,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps.sort(key=lambda step: step.calls)
     if not steps:
         return 1
-    print(f"{plan.format}, Python {plan.version}, {plan.seconds:g} s a step\n\n{table(steps)}")
+    print(f"{plan.format}, Python {candidate.version}, {plan.seconds:g} s a step\n\n{table(steps)}")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps([step.as_json() for step in steps], indent=1) + "\n")
     if arguments.plot:
-        title = f"Calls on one core: {plan.format}, Python {plan.version}"
+        title = f"Calls on one core: {plan.format}, Python {candidate.version}"
         Path(arguments.plot).write_text(svg(steps, title))
     return 0
 
@@ -127,6 +130,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=list(RATES_HZ), default="slin16", help="of the callers (default slin16)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of measurement in each step (default 20)")
     parser.add_argument("--python", default=sys.executable, help="the interpreter for the bridge (default: this one)")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=OWN_SOURCE,
+        metavar="DIR",
+        help="the folder that holds the package `bridge` to measure (default: the one of this tool)",
+    )
+    parser.add_argument(
+        "--preferred", action="store_true", help="give the bridge the highest priority, on a busy machine (root only)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures of all steps")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw lateness and CPU against calls")
     return parser

@@ -18,6 +18,7 @@ import bridge
 
 _START_LIMIT_S = 15.0
 _STOP_LIMIT_S = 15.0
+OWN_SOURCE = Path(str(bridge.__file__)).parent.parent
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -86,8 +87,21 @@ def split_cpus() -> tuple[int | None, set[int]]:
     return (cpus[0], set(cpus[1:])) if len(cpus) > 1 else (None, set(cpus))
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The bridge to be measured: its interpreter, the folder that holds its package, and whether it is `preferred` to
+    whatever else runs here (nice -20, root only), so that a busy machine does not count against it."""
+
+    python: str
+    version: str
+    source: Path = OWN_SOURCE
+    preferred: bool = False
+
+
 @contextmanager
-def running_bridge(python: str, realtime_url: str, max_calls: int, cpu: int | None) -> Iterator[BridgeProcess]:
+def running_bridge(
+    candidate: Candidate, realtime_url: str, max_calls: int, cpu: int | None
+) -> Iterator[BridgeProcess]:
     """Start `bridge serve` with plain calls and no ARI; ends it afterwards. Raises `BridgeDied`.
 
     The lag is 0, so what the bridge says was heard is to be what the caller's socket got. The format of a plain call is
@@ -102,10 +116,12 @@ def running_bridge(python: str, realtime_url: str, max_calls: int, cpu: int | No
         )
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("BRIDGE_", "OPENAI_"))}
         # The same source, whatever interpreter runs it.
-        environment["PYTHONPATH"] = str(Path(str(bridge.__file__)).parent.parent)
-        command = [python, "-m", "bridge", "serve", "--config", str(config)]
+        environment["PYTHONPATH"] = str(candidate.source)
+        command = [candidate.python, "-m", "bridge", "serve", "--config", str(config)]
         if cpu is not None:
             command = ["taskset", "-c", str(cpu), *command]
+        if candidate.preferred:
+            command = ["nice", "-n", "-20", *command]
         with log.open("wb") as output:
             popen = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=folder)
         process = BridgeProcess(popen, cpu, 0, log)

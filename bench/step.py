@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from bench.figures import Step, Window, report, spread
 from bench.generator import Generator, SetUpFailed, undisturbed
 from bench.model import Talk
-from bench.process import BridgeProcess, Usage, running_bridge, split_cpus
+from bench.process import BridgeProcess, Candidate, Usage, running_bridge, split_cpus
 
 RATES_HZ = {"slin": 8000, "slin16": 16000, "slin24": 24000}
 # After the last call has been set up: the burst of its greeting is over, and the numpy caches are warm.
@@ -21,8 +21,7 @@ _SETTLE_S = 2.0
 class Plan:
     """What all steps of a run have in common."""
 
-    python: str
-    version: str
+    candidate: Candidate
     format: str = "slin16"
     seconds: float = 20.0
     talk: Talk = field(default_factory=Talk)
@@ -41,7 +40,7 @@ def run_step(plan: Plan, calls: int) -> Step:
         with undisturbed():
             generator = Generator(RATES_HZ[plan.format], plan.talk)
             try:
-                with running_bridge(plan.python, generator.url, calls + 10, cpu) as process:
+                with running_bridge(plan.candidate, generator.url, calls + 10, cpu) as process:
                     return _measure(plan, calls, generator, process)
             finally:
                 generator.close()
@@ -64,6 +63,7 @@ def _measure(plan: Plan, calls: int, generator: Generator, process: BridgeProces
         for _ in range(calls):
             generator.dial(address)
     except SetUpFailed as error:
+        generator.run_for(1.0)  # the bridge has yet to say why
         raise SetUpFailed("; ".join([str(error), *_complaints(process)[:2]])) from error
     generator.run_for(plan.settle_s)
     lateness_from, own_from = len(generator.lateness), time.process_time()
@@ -80,7 +80,7 @@ def _measure(plan: Plan, calls: int, generator: Generator, process: BridgeProces
     )
     lateness = generator.lateness[lateness_from:]
     generator.hang_up()
-    step = report(generator.calls, window, plan.format, plan.version)
+    step = report(generator.calls, window, plan.format, plan.candidate.version)
     step.generator_lateness = spread(seconds * 1000 for seconds in lateness)
     step.generator_percent = 100 * own / step.seconds
     _add_usage(step, empty, begins, ends)

@@ -23,6 +23,7 @@ from bench.figures import Spread, Step, Window, fit_grid, report, spread, table
 from bench.generator import Generator, undisturbed
 from bench.model import Talk
 from bench.plot import nice_limit, svg
+from bench.process import Candidate
 from bench.records import CallNotes, Reply
 from bench.signals import SILENCE, click_frame, is_silence, level_of, recognise, reply_pcm
 from bench.step import Plan, run_step
@@ -254,7 +255,7 @@ def test_round_limits(value: float, limit: float) -> None:
 
 def test_three_calls_on_real_sockets() -> None:
     talk = Talk(reply_s=(0.6, 0.8), pause_s=0.3, speech_s=0.1, think_s=0.1)
-    plan = Plan(sys.executable, "this", "slin16", 3.0, talk, settle_s=0.5)
+    plan = Plan(Candidate(sys.executable, "this"), "slin16", 3.0, talk, settle_s=0.5)
     step = run_step(plan, 3)
     assert step.violations == []
     assert (step.lost_ms, step.added_ms, step.uplink_lost_ms) == (0, 0, 0)
