@@ -473,7 +473,7 @@ async def test_a_full_socket_buffer_keeps_the_stream_in_frame() -> None:
         last = due + 500
         with trio.fail_after(10):
             for value in range(last):
-                # A slow reader: the buffer runs full again and again, and at any byte of a frame.
+                # A slow reader: the buffer runs full again and again. Linux then refuses such small frames whole.
                 assert await far.hear() == pair.speech(value)
                 while due < last and leg.send_audio_nowait(pair.speech(due)):
                     due += 1
