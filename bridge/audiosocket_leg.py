@@ -48,14 +48,17 @@ class NowaitIo(Protocol):
 
 
 class _SocketIo:
-    """On the file descriptor of a TCP socket, which trio has made non-blocking: a third of the cost of trio's calls."""
+    """On the file descriptor of a TCP socket, which trio has made non-blocking: a third of the cost of trio's calls.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    The descriptor is asked for each time (-1 once closed): a number kept would soon be that of another call.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._descriptor = socket.fileno
 
     def read_nowait(self) -> bytes | None:
         try:
-            return os.read(self._descriptor, _READ_BYTES)
+            return os.read(self._descriptor(), _READ_BYTES)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -63,7 +66,7 @@ class _SocketIo:
 
     def write_nowait(self, data: bytes) -> int:
         try:
-            return os.write(self._descriptor, data)
+            return os.write(self._descriptor(), data)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -73,7 +76,7 @@ class _SocketIo:
 def nowait_io(stream: trio.abc.Stream) -> NowaitIo:
     """How to read and write `stream` without waiting: a socket's descriptor, or what a stream of tests brings itself."""
     if isinstance(stream, trio.SocketStream):
-        return _SocketIo(stream.socket.fileno())
+        return _SocketIo(stream.socket)
     return cast(NowaitIo, stream)
 
 
@@ -125,6 +128,7 @@ class AudioSocketLeg:
         self._closing = False
         self._finished = False  # the far end sent FIN
         self._left = False  # and that has been told
+        self._error: MediaProtocolError | MediaLost | None = None  # nothing comes after it
         self._unsent = b""  # the rest of a frame that the socket took in part
         self._io = nowait_io(stream)
         self.frames_received = 0
@@ -168,21 +172,23 @@ class AudioSocketLeg:
             self.send_audio_nowait(SLIN.silence)
 
     def receive_nowait(self) -> list[LegEvent]:
+        if self._error is not None:
+            raise self._error
         events = list(self._kept)
         self._kept.clear()
-        if not self._finished:
-            data = self._io.read_nowait()
-            if data:
-                self._decoder.receive_data(data)
-            elif data is not None:
-                self._finished = True
         try:
-            while (event := self._decoded(learning=False)) is not None:
+            self._read_nowait()
+        except MediaLost as error:
+            self._error = error
+        try:
+            while not self._left and (event := self._decoded(learning=False)) is not None:
                 events.append(event)
-        except MediaProtocolError:
+        except MediaProtocolError as error:
+            self._error = error
+        if self._error is not None:
             if not events:
-                raise  # else the decoder stays in error and says so at the next turn
-        if self._finished and not self._left:
+                raise self._error
+        elif self._finished and not self._left:
             self._left = True
             events.append(self._departure())
         return events
@@ -217,6 +223,15 @@ class AudioSocketLeg:
         self._closing = True
         # In the middle of a frame the far end would take a 0x00 for audio; after its FIN nobody reads it.
         await part(self._stream, goodbye=not self._unsent and not self._finished)
+
+    def _read_nowait(self) -> None:
+        if self._finished:
+            return
+        data = self._io.read_nowait()
+        if data:
+            self._decoder.receive_data(data)
+        elif data is not None:
+            self._finished = True
 
     async def _next_event(self) -> LegEvent:
         """The next event while the format is being learnt."""

@@ -50,7 +50,7 @@ class CallerLeg(Protocol):
     def receive_nowait(self) -> list[LegEvent]:
         """Everything that the caller has done since the last call, in order; often nothing. `CallerLeft` comes once.
 
-        Raises `MediaProtocolError` or `MediaLost`; what came before it in the same read has been returned.
+        Raises `MediaProtocolError` or `MediaLost`, each time from then on; what came before it has been returned.
         """
         ...
 

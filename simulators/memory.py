@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import socket
 from typing import cast
 
 import trio
 
 from bridge.errors import MediaLost
+
+_READ_BYTES = 65536
 
 
 class _NamedSocket:
@@ -26,7 +29,7 @@ class _Pipe:
         self.capacity = capacity
         self.data = bytearray()
         self.finished = False  # the writer sent its end
-        self.broken = False  # either side is closed, or the connection was reset
+        self.broken = False  # either side is closed, or the connection was reset: writes fail
         self._changed = trio.Event()
 
     def touch(self) -> None:
@@ -49,89 +52,127 @@ class _Pipe:
         return taken
 
 
+class _OneTask:
+    """Refuses a second task while one is inside, as trio's streams do."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._busy = False
+
+    def __enter__(self) -> None:
+        if self._busy:
+            raise trio.BusyResourceError(self._message)
+        self._busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self._busy = False
+
+
 class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a connection in memory, as a socket behaves: FIN, reset, full buffers; it can be tried without waiting.
 
-    `writes` counts what this end wrote in how many pieces.
+    `tests/test_memory.py` holds it against real sockets. `writes` counts the pieces in which this end wrote.
     """
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._in, self._out = incoming, outgoing
         self._closed = False
+        self._sending = _OneTask("another task is sending")
+        self._receiving = _OneTask("another task is receiving")
         self.writes = 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        rest = bytes(data)
-        self.writes += bool(rest)
-        while rest:
-            self._check()
-            if self._out.broken:
-                raise trio.BrokenResourceError("connection reset by peer")
-            taken = self._out.put(rest)
-            rest = rest[taken:]
-            if rest:
-                await self._out.change()
+        with self._sending:
+            self._check_sending()
+            await trio.lowlevel.checkpoint()
+            rest = bytes(data)
+            self.writes += bool(rest)
+            while rest:
+                self._check_sending()
+                if self._out.broken:
+                    raise trio.BrokenResourceError("connection reset by peer")
+                rest = rest[self._out.put(rest) :]
+                if rest:
+                    await self._out.change()
 
     async def wait_send_all_might_not_block(self) -> None:
-        while len(self._out.data) >= self._out.capacity and not self._out.broken:
-            await self._out.change()
-        await trio.lowlevel.checkpoint()
+        with self._sending:
+            self._check()
+            await trio.lowlevel.checkpoint()
+            while len(self._out.data) >= self._out.capacity and not self._out.broken:
+                await self._out.change()
+            self._check()
 
     async def send_eof(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self._check()
-        self._out.finished = True
-        self._out.touch()
+        with self._sending:
+            self._check()
+            await trio.lowlevel.checkpoint()
+            self._out.finished = True
+            self._out.touch()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while True:
+        size = _READ_BYTES if max_bytes is None else operator.index(max_bytes)
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receiving:
             self._check()
-            if self._in.data:
-                return self._in.take(max_bytes or 65536)
-            if self._in.broken and not self._in.finished:
-                raise trio.BrokenResourceError("connection reset by peer")
-            if self._in.finished:
-                return b""
-            await self._in.change()
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check()
+                if self._in.data:
+                    return self._in.take(size)
+                if self._in.finished:
+                    return b""
+                if self._in.broken:
+                    raise trio.BrokenResourceError("connection reset by peer")
+                await self._in.change()
 
     def read_nowait(self) -> bytes | None:
         """What has come; empty after the far end's FIN; None: nothing new. Raises `MediaLost` after a reset."""
+        if self._closed:
+            raise MediaLost("the AudioSocket connection broke: this end was closed")
         if self._in.data:
-            return self._in.take(65536)
-        if self._closed or (self._in.broken and not self._in.finished):
+            return self._in.take(_READ_BYTES)
+        if self._in.finished:
+            return b""
+        if self._in.broken:
             raise MediaLost("the AudioSocket connection broke: connection reset by peer")
-        return b"" if self._in.finished else None
+        return None
 
     def write_nowait(self, data: bytes) -> int:
-        """How many bytes were taken. Raises `MediaLost` after a reset or when the far end is closed."""
-        if self._closed or self._out.broken:
+        """How many bytes were taken. Raises `MediaLost` after a reset, `send_eof`, or when either end is closed."""
+        if self._closed or self._out.finished or self._out.broken:
             raise MediaLost("the AudioSocket connection is gone: broken pipe")
-        self.writes += 1
-        return self._out.put(data)
+        taken = self._out.put(data)
+        self.writes += bool(taken)
+        return taken
 
     def reset(self) -> None:
-        """Break both directions at once, as an RST does; what was under way is gone."""
+        """Break both directions at once, as an RST does; what had come can still be read."""
         for pipe in (self._in, self._out):
-            pipe.data.clear()
-            pipe.finished = False
             pipe.broken = True
             pipe.touch()
 
     async def aclose(self) -> None:
-        """Close this end: the far end reads what was sent and then the end; its writes fail."""
+        """Close this end: the far end reads what was sent and then the end; its writes fail.
+
+        With data unread it is a reset instead of the end, as the kernel does it, unless the end was sent before.
+        """
         if not self._closed:
             self._closed = True
-            self._out.finished = True
-            self._in.broken = self._in.finished = True
-            self._out.touch()
-            self._in.touch()
+            if not self._in.data:
+                self._out.finished = True
+            self.reset()
         await trio.lowlevel.checkpoint()
 
     def _check(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this end was closed")
+
+    def _check_sending(self) -> None:
+        self._check()
+        if self._out.finished:
+            raise trio.ClosedResourceError("can't send data after sending EOF")
 
 
 def memory_stream_pair(capacity: int = 1 << 20) -> tuple[MemoryStream, MemoryStream]:

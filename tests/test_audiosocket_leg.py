@@ -301,6 +301,49 @@ async def test_a_reset_says_so() -> None:
         leg.receive_nowait()
 
 
+async def test_what_came_before_an_error_is_told_first_and_the_error_next() -> None:
+    for wrong, match in [
+        (b"GET", "0x47"),
+        (encode(Kind.ERROR, b"\x02"), "02"),
+        (encode(Kind.SLIN16, bytes(640)), "though this call is slin"),
+        (encode(Kind.SLIN48, bytes(640)), "slin48 audio"),
+    ]:
+        leg, far = await make_pair()
+        await far.stream.send_all(
+            encode(Kind.SLIN, b"ab") + encode(Kind.DTMF, b"1") + wrong + encode(Kind.SLIN, b"cd")
+        )
+        assert leg.receive_nowait() == [CallerAudio(b"ab"), CallerDigit("1")]
+        await far.leave()
+        for _ in range(2):  # and it stays so: nothing behind an error is to be trusted
+            with pytest.raises(MediaProtocolError, match=match):
+                leg.receive_nowait()
+
+
+async def test_after_a_hang_up_frame_comes_nothing() -> None:
+    leg, far = await make_pair()
+    await far.stream.send_all(encode(Kind.SLIN, b"ab") + encode(Kind.HANGUP) * 2 + encode(Kind.SLIN, b"cd") + b"GET")
+    audio, left = leg.receive_nowait()
+    assert audio == CallerAudio(b"ab")
+    assert isinstance(left, CallerLeft)
+    assert leg.receive_nowait() == []
+    await far.break_off()
+    assert leg.receive_nowait() == []
+
+
+@pytest.mark.parametrize("learn", [True, False])
+async def test_what_was_kept_is_told_before_a_reset(learn: bool, autojump_clock: trio.testing.MockClock) -> None:
+    far, stream = memory_stream_pair()
+    await far.send_all(HELLO + encode(Kind.DTMF, b"1") + encode(Kind.SLIN, b"ab") + encode(Kind.SLIN, b"cd"))
+    leg = await identify(stream)
+    if learn:
+        await leg.learn_format()
+    far.reset()
+    assert leg.receive_nowait() == [CallerDigit("1"), CallerAudio(b"ab"), CallerAudio(b"cd")]
+    for _ in range(2):
+        with pytest.raises(MediaLost, match="reset by peer"):
+            leg.receive_nowait()
+
+
 # --- sending and closing -------------------------------------------------------------------------------------------
 
 
@@ -430,7 +473,7 @@ async def test_a_full_socket_buffer_keeps_the_stream_in_frame() -> None:
         last = due + 500
         with trio.fail_after(10):
             for value in range(last):
-                # A slow reader: the buffer runs full again and again, and at any byte of a frame.
+                # A slow reader: the buffer runs full again and again. Linux then refuses such small frames whole.
                 assert await far.hear() == pair.speech(value)
                 while due < last and leg.send_audio_nowait(pair.speech(due)):
                     due += 1
@@ -473,3 +516,35 @@ async def test_unread_audio_does_not_turn_the_goodbye_into_a_reset() -> None:
             assert await client.receive_some(5000) == encode(Kind.HANGUP)
             assert await client.receive_some(5000) == b""
             await client.aclose()
+
+
+async def test_a_closed_leg_does_not_touch_the_next_connection() -> None:
+    """Its descriptor may belong to another call by then."""
+    leg, far, server = await make_socket_pair()
+    number = server.socket.fileno()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await leg.close(FAREWELL)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        assert number in (ours.fileno(), theirs.fileno())
+        for one, other in ((ours, theirs), (theirs, ours)):
+            one.send(b"theirs")
+            with pytest.raises(MediaLost):
+                leg.receive_nowait()
+            with pytest.raises(MediaLost):
+                leg.send_audio_nowait(bytes(320))
+            assert other.recv(1000) == b"theirs"
+    await trio.aclose_forcefully(far.stream)
+
+
+async def test_a_reset_stays_a_reset() -> None:
+    """The kernel tells it once and from then on says that the far end has finished."""
+    leg, far, _ = await make_socket_pair()
+    await far.break_off()
+    for _ in range(3):
+        with pytest.raises(MediaLost, match="Connection reset by peer"):
+            await leg_contract.Pair(leg, far).receive(1)
+    await leg.close(FAREWELL)
