@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-asterisk lint format venv serve check-config speech \
+.PHONY: help demo test test-quick test-asterisk lint format venv serve check-config bench speech \
         asterisk-up asterisk-down asterisk-logs asterisk-cli clean
 
 help: ## show this list
@@ -35,6 +35,9 @@ serve: $(READY) ## run the bridge with bridge.toml (OPENAI_API_KEY in the enviro
 
 check-config: $(READY) ## check bridge.toml and print every effective setting
 	@$(BIN)/realtime-bridge check-config
+
+bench: $(READY) ## how many calls one process holds here (a few minutes; see bench/README.md)
+	@$(BIN)/realtime-bridge bench --find
 
 asterisk-up: ## start the local Asterisk (Docker; see asterisk/README.md)
 	@asterisk/asterisk.sh up

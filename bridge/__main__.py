@@ -1,9 +1,10 @@
-"""The command `realtime-bridge`: `serve` calls, or `check-config`."""
+"""The command `realtime-bridge`: `serve` calls, `check-config`, or `bench` this machine."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,12 @@ from bridge.server import serve
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2: the configuration or the call of the command is wrong)."""
-    arguments = _parser().parse_args(argv)
+    arguments, rest = _parser().parse_known_args(argv)
+    if arguments.command == "bench":
+        # A program of its own, which starts this one and loads it: nothing in `bridge` imports it.
+        return subprocess.run([sys.executable, "-m", "bench", *rest], check=False).returncode
+    if rest:
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         config = _load(arguments)
         if arguments.command == "check-config":
@@ -69,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; wins over all else"
         )
+    commands.add_parser("bench", help="how many calls this machine holds: see bench --help", add_help=False)
     return parser
 
 
