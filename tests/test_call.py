@@ -92,6 +92,19 @@ async def test_what_the_model_hears_is_what_the_caller_says(autojump_clock: Mock
         assert record["uplink_ms"]["max_ms"] <= 20
 
 
+async def test_each_frame_goes_to_the_model_at_once(autojump_clock: MockClock) -> None:
+    """The resampler keeps back 2 ms of the first frame; waiting for them would make everything a frame later."""
+    async with house(Script.of(Say("Hello!", ms=500))) as it:
+        channel, _ = await it.stasis_call()
+        await it.model.wait_for("input_audio_buffer.append", 3)
+        appends = it.model.received_events("input_audio_buffer.append")
+        # The record of the fake keeps "(N characters)" of base64: 64 a millisecond.
+        sizes_ms = [int(append["audio"].strip("()").split()[0]) // 64 for append in appends[:3]]
+        assert sizes_ms == [18, 20, 20]
+        channel.hang_up()
+        await it.ended()
+
+
 async def test_the_caller_is_not_answered_before_the_model_is_ready(autojump_clock: MockClock) -> None:
     async with house(Script.of(Say("Hello!"))) as it:
         it.model.faults.created_after_s = 3.0
