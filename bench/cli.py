@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         parser.error(f"--python {arguments.python}: {error}")
-    plan = Plan(candidate, arguments.format, arguments.seconds)
+    plan = Plan(candidate, arguments.format, arguments.seconds, urgent=True)
     if len(os.sched_getaffinity(0)) < 2:
         _say("only one CPU here: the bridge and the generator share it, so the figures are no measure of the bridge")
     steps: list[Step] = []
@@ -138,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder that holds the package `bridge` to measure (default: the one of this tool)",
     )
     parser.add_argument(
-        "--preferred", action="store_true", help="give the bridge the highest priority, on a busy machine (root only)"
+        "--preferred",
+        action="store_true",
+        help="let nothing else run while the bridge wants its CPU, on a busy machine (root only)",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures of all steps")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw lateness and CPU against calls")

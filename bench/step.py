@@ -26,6 +26,7 @@ class Plan:
     seconds: float = 20.0
     talk: Talk = field(default_factory=Talk)
     settle_s: float = _SETTLE_S
+    urgent: bool = False  # real-time scheduling for the generator
 
 
 def run_step(plan: Plan, calls: int) -> Step:
@@ -33,9 +34,10 @@ def run_step(plan: Plan, calls: int) -> Step:
     cpu, others = split_cpus()
     if cpu is not None:
         os.sched_setaffinity(0, others)
-    # Whatever else runs here must not make the generator late. Only root may; the bridge does not inherit it.
-    with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    if plan.urgent:
+        # Whatever else runs here must not make the generator late. Only root may; the bridge does not inherit it.
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     try:
         with undisturbed():
             generator = Generator(RATES_HZ[plan.format], plan.talk)
@@ -45,8 +47,9 @@ def run_step(plan: Plan, calls: int) -> Step:
             finally:
                 generator.close()
     finally:
-        with suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        if plan.urgent:
+            with suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         if cpu is not None:
             os.sched_setaffinity(0, others | {cpu})
 
