@@ -38,6 +38,7 @@ class Talk:
     pause_s: float = 0.5  # from the end of a reply to the caller's speech
     speech_s: float = 0.6
     think_s: float = 0.3  # from the end of the caller's speech to the next reply
+    spread_s: float = 6.0  # the first reply comes that late at most
 
 
 class ModelEnd:
@@ -176,6 +177,10 @@ class ModelEnd:
             case {"type": "response.create"}:
                 if self._generating is not None:
                     self.notes.violation("response.create beside an active response")
+                elif not self.notes.replies:
+                    # Calls that all begin together would go on generating together, and real ones do not: 100 calls
+                    # dialled within 3 s overloaded a bridge for a second at a time that had a quarter of its CPU left.
+                    self._at(time.monotonic() + self._random.uniform(0, self._talk.spread_s), self._begin_reply)
                 else:
                     self._begin_reply()
             case {"type": "conversation.item.truncate", "item_id": str(item), "audio_end_ms": int(ms)}:
@@ -196,9 +201,14 @@ class ModelEnd:
     # The server speaks -----------------------------------------------------------------------------------------------
 
     def _begin_reply(self) -> None:
+        if self.closed:
+            return
         reply = self._generating = Reply(self._next_number)
         self._next_number += 1
-        wanted_ms = self._random.uniform(*self._talk.reply_s) * 1000
+        shortest, longest = self._talk.reply_s
+        if not self.notes.replies:
+            shortest = min(shortest, 1.0)  # the first one spreads the calls further
+        wanted_ms = self._random.uniform(shortest, longest) * 1000
         self._deltas_left = max(1, round((wanted_ms - messages.LAST_DELTA_MS) / messages.DELTA_MS))
         duration_s = (self._deltas_left * messages.DELTA_MS + messages.LAST_DELTA_MS) / 1000
         self.notes.replies.append(reply)
@@ -243,9 +253,8 @@ class ModelEnd:
         self._at(stopped_at + self._talk.think_s, lambda: self._next_turn(reply))
 
     def _next_turn(self, reply: Reply) -> None:
-        if not self.closed:
-            reply.over = True
-            self._begin_reply()
+        reply.over = not self.closed
+        self._begin_reply()
 
     def _end(self, why: str) -> None:
         if not self.closed:

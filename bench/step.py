@@ -13,7 +13,7 @@ from bench.model import Talk
 from bench.process import BridgeProcess, Candidate, Usage, running_bridge, split_cpus
 
 RATES_HZ = {"slin": 8000, "slin16": 16000, "slin24": 24000}
-# After the last call has been set up: the burst of its greeting is over, and the numpy caches are warm.
+# After the last call's first reply: nothing of the beginning is measured.
 _SETTLE_S = 2.0
 
 
@@ -68,7 +68,7 @@ def _measure(plan: Plan, calls: int, generator: Generator, process: BridgeProces
     except SetUpFailed as error:
         generator.run_for(1.0)  # the bridge has yet to say why
         raise SetUpFailed("; ".join([str(error), *_complaints(process)[:2]])) from error
-    generator.run_for(plan.settle_s)
+    generator.run_for(plan.talk.spread_s + plan.settle_s)
     lateness_from, own_from = len(generator.lateness), time.process_time()
     counters_from = [(call.frames_sent, call.appended_bytes) for call in generator.calls]
     begins = process.usage()
