@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.figures import LATENESS_P99_MS, Step, table
@@ -82,7 +85,8 @@ def _measure(plan: Plan, calls: int) -> Step | None:
     """One step, tried a second time after a disturbance or a narrow miss; None: the calls could not be set up."""
     for again in (True, False):
         try:
-            step = run_step(plan, calls)
+            with _alone():
+                step = run_step(plan, calls)
         except (BridgeDied, SetUpFailed) as error:
             _say(f"{calls} calls: {error}")
             return None
@@ -99,6 +103,14 @@ def _measure(plan: Plan, calls: int) -> Step | None:
             return step
         _say(f"{calls} calls: {'disturbed' if disturbed else 'a narrow miss'}; once more")
     return step
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Steps of two runs on one machine take turns: side by side both would measure the other."""
+    with (Path(tempfile.gettempdir()) / "realtime-bridge-bench.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _version(python: str) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,18 +119,24 @@ def running_bridge(
         # The same source, whatever interpreter runs it.
         environment["PYTHONPATH"] = str(candidate.source)
         command = [candidate.python, "-m", "bridge", "serve", "--config", str(config)]
-        if cpu is not None:
-            command = ["taskset", "-c", str(cpu), *command]
-        if candidate.preferred:
-            command = ["chrt", "--fifo", "1", *command]
         with log.open("wb") as output:
             popen = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=folder)
         process = BridgeProcess(popen, cpu, 0, log)
         try:
+            _place(popen.pid, cpu, candidate.preferred)
             process.port = _wait_for_port(process)
             yield process
         finally:
             _stop(popen)
+
+
+def _place(pid: int, cpu: int | None, preferred: bool) -> None:
+    """Before it has imported anything, so that all threads of numpy inherit it."""
+    with suppress(ProcessLookupError):
+        if cpu is not None:
+            os.sched_setaffinity(pid, {cpu})
+        if preferred:
+            os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
 
 
 def _wait_for_port(process: BridgeProcess) -> int:
