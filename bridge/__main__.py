@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{key} = {value}")
             return 0
         telemetry.set_up_logging(config.server.log_format)
+        _tame_garbage_collector()
         trio.run(_serve, config)
     except BridgeError as error:
         print(f"realtime-bridge: {error}", file=sys.stderr)
@@ -45,6 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _tame_garbage_collector() -> None:
+    """Keep everything that was loaded by now out of collections, and make full ones rare: each stops every call.
+
+    `bench --calls 90,100`: with Python's defaults neither held (lateness p99 166 ms at 90 calls, 0.79 % of a core a
+    call), with these both did (3 ms at 100 calls, 0.64 %).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _serve(config: Config) -> None:
