@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status: 0, or 1 when a step could not be measured at all."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    # Whoever ends us ends the bridge that we started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         candidate = Candidate(
             arguments.python, _version(arguments.python), arguments.source.resolve(), arguments.preferred
