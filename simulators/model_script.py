@@ -10,6 +10,7 @@ Audio here is PCM16 little-endian mono at 24 kHz (48 bytes a millisecond); the w
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Pace:
     delta_ms: int = 200
     first_ms: int = 200
     odd: bool = False
+
+
+# Two extremes that clones and long answers bring: everything in one delta, above 1 MiB of JSON from 16.4 s of PCM on.
+ONE_DELTA = Pace(speed=math.inf, delta_ms=600_000)
+AT_ONCE = Pace(speed=math.inf)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,25 @@ class Fail:
     message: str = "The server had an error while processing your request. Sorry about that!"
     kind: str = "server_error"
 
+    @classmethod
+    def rate_limited(cls, wait_s: float, *, code: str = "rate_limit_exceeded") -> Fail:
+        """The minute's tokens are used up; only the message says for how long (Azure: `inference_rate_limit_exceeded`)."""
+        words = "Rate limit reached for gpt-realtime-2.1 on tokens per min (TPM): Limit 40000, Used 40000."
+        return cls(code, f"{words} Please try again in {wait_s:g}s.", "rate_limit_exceeded")
+
+    @classmethod
+    def quota(cls) -> Fail:
+        """No money: nothing that will pass."""
+        return cls("insufficient_quota", "You exceeded your current quota.", "insufficient_quota")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The connection ends here: abruptly (`code` None), with a close code, or as `session_expired`."""
+
+    code: int | None = None
+    expired: bool = False
+
 
 @dataclass(frozen=True)
 class Incomplete:
@@ -87,7 +112,7 @@ class Incomplete:
     reason: str = "max_output_tokens"
 
 
-Part = Say | Call | Fail | Incomplete
+Part = Say | Call | Fail | Incomplete | Drop
 
 
 @dataclass

@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from simulators.model_script import Fail
+from simulators.model_script import Drop, Fail, Pace
 from simulators.realtime_schema import Json
+
+SESSION_S = 3600.0  # at OpenAI; Azure's docs say 1800
+
+
+class DropPoint(enum.Enum):
+    """Where in its life a session is dropped by `FaultSwitches.dropping`."""
+
+    AFTER_CREATED = "session.created was sent, session.update is never answered"
+    BEFORE_FIRST_DELTA = "a response was announced, its first audio does not come"
+    MID_REPLY = "a response has sent two deltas of audio"
+    BEFORE_DONE = "everything was sent but response.done"
+    MID_TOOL = "response.done with a function call was sent: the tool runs now"
+    DURING_SPEECH = "speech_started was sent: the caller speaks"
+    AFTER_COMMIT = "the caller's turn was committed, its response does not come"
 
 
 @dataclass
 class Faults:
-    """Switches that sessions look at while they run; `RealtimeServer` offers them as context managers."""
+    """Switches that sessions look at while they run; `RealtimeServer` offers them as context managers.
+
+    Those without a context manager of their own are set by `RealtimeServer.faulty(name=value)`.
+    """
 
     created_after_s: float = 0.0
-    conversation_created: bool = False
-    transcript_after_s: float = 0.3  # after the commit, when the answer has usually begun; asynchronous to everything
+    conversation_created: bool | Literal["after"] = False  # before session.created, or after it
+    expires_after_s: float = SESSION_S  # of sessions that begin from now on; never with a warning
+    expires_at_hidden: bool = False  # `expires_at` is "where present"
+    response_after_s: float = 0.0  # from the request to response.created; a cancel meanwhile finds nothing active
+    pace: Pace | None = None  # instead of what the script says, such as one delta above 1 MiB
+    drops: deque[tuple[DropPoint, Drop]] = field(default_factory=deque)
+    transcripts_reversed: bool = False  # every other turn's transcript waits for that of the turn after it
+    details_bare: bool = False  # `status_details` as a bare string (xAI)
+    codes_numeric: bool = False
+    added_twice: bool = False  # xAI
+    item_done_missing: bool = False  # xAI
+    rate_limits_missing: bool = False  # xAI
+    items_created: bool = False  # HF: one conversation.item.created instead of added and done
+    official_extras: bool = False  # `obfuscation` and `phase`, which were seen and are not in the SDK's types
+    transcript_after_s: float = 0.3  # after the commit, when the answer has usually begun; 0: before the answer
     updated_missing: bool = False
     update_refused: bool = False
     wrong_format: dict[str, Any] | None = None
@@ -46,6 +77,8 @@ class Handshake:
     close_at_once: int = 0
     drop_after_s: float | None = None
     drop_code: int | None = None
+    no_pongs: bool = False
+    most_sessions: int = 0  # further ones are refused, as HF refuses the second
 
 
 @dataclass(kw_only=True)
@@ -89,6 +122,29 @@ class FaultSwitches:
     def dropped(self, after_s: float = 0.0, code: int | None = None) -> contextlib.AbstractContextManager[None]:
         """New connections end `after_s` after their opening: abruptly, or with a close code."""
         return self._switched(self.handshake, drop_after_s=after_s, drop_code=code)
+
+    def no_pongs(self) -> contextlib.AbstractContextManager[None]:
+        """New connections never answer a ping; everything else passes."""
+        return self._switched(self.handshake, no_pongs=True)
+
+    @contextlib.contextmanager
+    def dropping(self, *points: DropPoint, code: int | None = None, expired: bool = False) -> Iterator[None]:
+        """The session that reaches the first of `points` ends there, the one that then reaches the next one there.
+
+        Abruptly, with a close `code`, or as after 60 minutes. Points that nobody reached are forgotten in the end.
+        """
+        mine = [(point, Drop(code, expired=expired)) for point in points]
+        self.faults.drops.extend(mine)
+        try:
+            yield
+        finally:
+            for one in mine:
+                with contextlib.suppress(ValueError):
+                    self.faults.drops.remove(one)
+
+    def expiring(self, after_s: float) -> contextlib.AbstractContextManager[None]:
+        """Sessions that begin meanwhile last so long, and say so in `expires_at`: no warning, an `error`, close 1001."""
+        return self.faulty(expires_after_s=after_s)
 
     def no_session_updated(self) -> contextlib.AbstractContextManager[None]:
         """`session.update` takes effect and is never answered."""

@@ -40,14 +40,22 @@ class Items:
             self._emit({"type": f"conversation.item.{kind}", "previous_item_id": before, "item": wire})
 
     def create(self, wire: Json, previous: str | None, audio_format: Json) -> None:
-        """A client's item, after `previous` ("root": at the start). Any `call_id` of a result is accepted."""
+        """A client's item, after `previous` ("root": at the start).
+
+        The result of a call that the conversation does not hold is refused (seen: livekit/agents 3344).
+        """
         known = [item.id for item in self.all]
         if previous not in (None, "root", *known):
             raise Refusal("invalid_value", f"Previous item with item_id not found: {previous}", "previous_item_id")
         if wire.get("id") in known:
             raise Refusal("invalid_value", f"Item with item_id already exists: {wire['id']}", "item.id")
+        call_id = wire.get("call_id")
+        if wire["type"] == "function_call_output" and call_id not in {item.wire.get("call_id") for item in self.all}:
+            raise Refusal("invalid_tool_call_id", f"Tool call ID '{call_id}' not found in conversation.")
         wire = copy.deepcopy(wire)
         item_id = wire.pop("id", None) or self._new_id("item")
+        if wire["type"] == "function_call":
+            wire.setdefault("call_id", self._new_id("call"))
         wire.setdefault("status", "completed")
         pcm = bytearray()
         for part in wire.get("content", []):

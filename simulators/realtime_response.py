@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulators.model_script import BYTES_PER_MS, Call, Fail, Incomplete, Item, Part, Say, tone
+from simulators.model_script import BYTES_PER_MS, Call, Drop, Fail, Incomplete, Item, Pace, Part, Say, tone
 from simulators.realtime_faults import Faults
+from simulators.realtime_usage import audio_tokens, no_usage, text_tokens, whole_usage
 from simulators.wire_audio import bytes_per_ms, encode
 
 Json = dict[str, Any]
@@ -45,19 +46,25 @@ class Response:
         *,
         conversation_id: str | None,
         metadata: Json | None,
+        prompt: Json,
         new_id: Callable[[str], str],
         emit: Callable[[Json], None],
         keep: Callable[[Item], str | None],
         faults: Faults,
     ) -> None:
-        """`settings`: modalities, `max_output_tokens`, `audio`. `keep` adds an item; returns the one before."""
+        """`settings`: modalities, `max_output_tokens`, `audio`. `prompt`: the input half of its usage. `keep` adds an item;
+        it returns the one before."""
         self.id = response_id
         self.conversation_id = conversation_id
         self.status = "in_progress"
+        self.begun = False
+        self.dropped: Drop | None = None  # the script wants the connection to end here
+        self.usage: Json | None = None  # as `response.done` told it
         self.sent_pcm = bytearray()
         self._settings = settings
         self._parts = parts
         self._metadata = metadata
+        self._prompt = prompt
         self._new_id = new_id
         self._emit = emit
         self._keep = keep
@@ -78,6 +85,7 @@ class Response:
 
     def play(self) -> Iterator[float]:
         """Create, play every part, end. Yields the seconds until the next step."""
+        self.begun = True
         self._emit({"type": "response.created", "response": self._wire(usage=None)})
         for index, part in enumerate(self._parts):
             match part:
@@ -88,12 +96,16 @@ class Response:
                 case Call():
                     yield from self._call(part)
                     self._close("completed")
+                case Drop():
+                    self.dropped = part
+                    return None
                 case Fail():
-                    error = {"type": part.kind, "code": part.code, "message": part.message}
+                    code = 429 if self._faults.codes_numeric else part.code
+                    error = {"type": part.kind, "code": code, "message": part.message}
                     return self.end("failed", {"type": "failed", "error": error})
                 case Incomplete():
                     return self.end("incomplete", {"type": "incomplete", "reason": part.reason})
-        self.end("completed", None)
+        return self.end("completed", None)
 
     def end(self, status: str, details: Json | None) -> None:
         """Close the open part, if any, as `incomplete`; then `response.done`. Does nothing when already ended."""
@@ -107,23 +119,29 @@ class Response:
                 for event in late:
                     self._emit(event)
             self._close("incomplete")
-        usage = None if self._faults.usage_missing else self._usage()
-        self._emit({"type": "response.done", "response": self._wire(details=details, usage=usage)})
+        self.usage = None if self._faults.usage_missing else self._usage()
+        if details is not None and self._faults.details_bare:
+            error = details.get("error", {})
+            details = error.get("message") or details.get("reason")
+        self._emit({"type": "response.done", "response": self._wire(details=details, usage=self.usage)})
         if self._faults.late_after_done:
             for event in late:
                 self._emit(event)
 
     def _say(self, part: Say) -> Iterator[float]:
         written = part.written or self._settings["output_modalities"] == ["text"]
-        item = Item(
-            self._new_id("item"), {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
-        )
+        wire: Json = {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        if self._faults.official_extras:
+            last = part is self._parts[-1]
+            wire["phase"] = "final_answer" if last else "commentary"
+        item = Item(self._new_id("item"), wire)
         now_open = self._begin(item)
         now_open.part = "text" if written else "audio"
         empty: Json = {"type": "text", "text": ""} if written else {"type": "audio", "transcript": ""}
         self._emit(self._at(now_open, "response.content_part.added", content_index=0, part=empty))
         words = part.text.split(" ")
-        yield part.pace.first_ms / 1000
+        pace = self._faults.pace or part.pace
+        yield pace.first_ms / 1000
         if written:
             for index, word in enumerate(words):
                 delta = word if index == 0 else f" {word}"
@@ -134,9 +152,9 @@ class Response:
         # 300 Hz apart, below the telephone's edge, and never a harmonic of the one before.
         hz = part.hz or 440 + 310 * (len(self._output) + int(self.id[-6:], 36) * 3) % 2800
         pcm = part.pcm if part.pcm is not None else tone(hz, part.ms)
-        chunks = self._chunks(pcm, part)
+        chunks = self._chunks(pcm, pace)
         now_open.late.extend(wire for wire, _ in chunks)
-        for index, (wire, piece) in enumerate(chunks):
+        for index, (delta_wire, piece) in enumerate(chunks):
             said = words[-(-len(words) * index // len(chunks)) : -(-len(words) * (index + 1) // len(chunks))]
             if said:
                 delta = (" " if now_open.text else "") + " ".join(said)
@@ -144,22 +162,22 @@ class Response:
                 self._emit(self._at(now_open, "response.output_audio_transcript.delta", content_index=0, delta=delta))
             if self._faults.empty_deltas:
                 self._emit(self._delta(now_open, b""))
-            self._emit(self._delta(now_open, wire))
+            self._emit(self._delta(now_open, delta_wire))
             now_open.late.popleft()
             now_open.item.pcm += piece
             self.sent_pcm += piece
             played_s = len(piece) / BYTES_PER_MS / 1000
-            yield 0.0 if math.isinf(part.pace.speed) else played_s / part.pace.speed * self._faults.slower
+            yield 0.0 if math.isinf(pace.speed) else played_s / pace.speed * self._faults.slower
 
-    def _chunks(self, pcm: bytes, part: Say) -> list[tuple[bytes, bytes]]:
+    def _chunks(self, pcm: bytes, pace: Pace) -> list[tuple[bytes, bytes]]:
         """Deltas in the wire's format, each with the 24 kHz audio that it stands for."""
         audio_format = self._settings["audio"]["output"]["format"]
         data = encode(pcm, audio_format)
-        ms = max(1, part.pace.delta_ms)
+        ms = max(1, pace.delta_ms)
         each, piece = ms * bytes_per_ms(audio_format), ms * BYTES_PER_MS
         wires = [data[at : at + each] for at in range(0, len(data), each)] or [b""]
         pieces = [pcm[at : at + piece] for at in range(0, len(pcm), piece)] or [b""]
-        if part.pace.odd:
+        if pace.odd:
             # The byte before an even cut goes one delta later, from the first delta to the last.
             for at in range(len(wires) - 1):
                 if len(wires[at]) % 2 == 0:
@@ -232,7 +250,8 @@ class Response:
 
     def _delta(self, to: _Open, wire: bytes) -> Json:
         audio = base64.b64encode(wire).decode()
-        return self._at(to, "response.output_audio.delta", content_index=0, delta=audio)
+        extra = {"obfuscation": "x" * (7 - len(audio) % 7)} if self._faults.official_extras else {}
+        return self._at(to, "response.output_audio.delta", content_index=0, delta=audio, **extra)
 
     def _at(self, to: _Open, kind: str, **more: Any) -> Json:
         return {"type": kind, "response_id": self.id, "item_id": to.item.id, "output_index": to.index, **more}
@@ -251,21 +270,8 @@ class Response:
         }
 
     def _usage(self) -> Json:
-        """Plausible numbers: an audio token is 50 ms on the way out, a text token four letters; zeros if failed."""
+        if self.status == "failed":
+            return no_usage()
         letters = sum(len(item.text) + len(item.wire.get("arguments", "")) for item in self._output)
-        spoken, text = self.audio_ms // 50, letters // 4
-        heard = 0 if self.status == "failed" else 120
-        cached = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
-        return {
-            "total_tokens": heard + spoken + text,
-            "input_tokens": heard,
-            "output_tokens": spoken + text,
-            "input_token_details": {
-                "text_tokens": heard,
-                "audio_tokens": 0,
-                "image_tokens": 0,
-                "cached_tokens": 0,
-                "cached_tokens_details": cached,
-            },
-            "output_token_details": {"text_tokens": text, "audio_tokens": spoken},
-        }
+        spoken = audio_tokens("assistant", self.audio_ms)
+        return whole_usage(self._prompt, output_text=text_tokens(letters), output_audio=spoken)

@@ -27,6 +27,7 @@ from functools import partial
 import msgspec
 import trio
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.trio.server import Server, ServerConnection, serve
 
@@ -51,6 +52,9 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
     "insufficient_permissions": (4003, _INVALID, "You have insufficient permissions for this operation."),
     "insufficient_quota": (1013, "insufficient_quota", "You exceeded your current quota."),
     "credit_balance_exhausted": (1013, "insufficient_quota", "Your credit balance is exhausted."),
+    # HF speech-to-speech and LocalAI; their close codes are not known.
+    "session_limit_reached": (1013, _INVALID, "The maximum number of sessions is reached."),
+    "model_load_error": (1011, "server_error", "The model could not be loaded."),
     "server_error": (1011, "server_error", "The server had an error while processing your request."),
 }
 
@@ -122,7 +126,7 @@ class ServedSession:
         if code is None:
             await trio.aclose_forcefully(self.websocket.stream)
         else:
-            self.core.closing = (code, "")
+            self.core.drop(code)
             self.wake()
 
     def wake(self) -> None:
@@ -149,7 +153,10 @@ class ServedSession:
                         await self.websocket.send(msgspec.json.encode(event).decode())
                     continue
                 if self.core.closing is not None:
-                    return await self.websocket.aclose(*self.core.closing)
+                    code, reason = self.core.closing
+                    if code is None:
+                        return await trio.aclose_forcefully(self.websocket.stream)
+                    return await self.websocket.aclose(code, reason)
                 due = self.core.next_due
                 with trio.CancelScope(deadline=float("inf") if due is None else due):
                     await self._wake.wait()
@@ -213,13 +220,13 @@ class RealtimeServer(FaultSwitches):
         """The newest session. Raises `IndexError` before the first."""
         return self.sessions[-1]
 
-    def received_events(self, kind: str) -> list[Json]:
-        """All client events of a type, on all connections, in order of arrival."""
-        return [passed.event for passed in self.received if passed.event.get("type") == kind]
+    def received_events(self, kind: str, connection: int | None = None) -> list[Json]:
+        """All client events of a type, in order of arrival: on one connection (from 1), or on all."""
+        return _of(self.received, kind, connection)
 
-    def sent_events(self, kind: str) -> list[Json]:
-        """All events of a type that were sent, on all connections."""
-        return [passed.event for passed in self.sent if passed.event["type"] == kind]
+    def sent_events(self, kind: str, connection: int | None = None) -> list[Json]:
+        """All events of a type that were sent: on one connection (from 1), or on all."""
+        return _of(self.sent, kind, connection)
 
     async def wait_for(self, kind: str, n: int = 1) -> Json:
         """The `n`-th client event of this type, counted from the start; waits for it. Bound it by a cancel scope."""
@@ -249,6 +256,8 @@ class RealtimeServer(FaultSwitches):
         """Which code of `REFUSALS` this request earns; empty: none."""
         if self.handshake.refusing:
             return self.handshake.refusing
+        if 0 < self.handshake.most_sessions <= self.open_connections:
+            return "session_limit_reached"
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key or (self.key and key != self.key):
             return "invalid_api_key"
@@ -278,10 +287,13 @@ class RealtimeServer(FaultSwitches):
             self.brain, self.faults, model=model, number=number, unix_s=int(time.time()), recording=self.recording
         )
         served = ServedSession(self, websocket, core, number)
+        code = self._refusal(websocket.request, model)
         self.sessions.append(served)
         self.open_connections += 1
+        if handshake.no_pongs:
+            _without_pongs(websocket)
         try:
-            if code := self._refusal(websocket.request, model):
+            if code:
                 close_code, kind, message = REFUSALS[code]
                 core.refuse(Refusal(code, message, kind=kind), close_code)
             else:
@@ -323,6 +335,22 @@ class RealtimeServer(FaultSwitches):
     def _tell(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+def _without_pongs(websocket: ServerConnection) -> None:
+    """Swallow the pongs that the protocol sends by itself; it offers no switch for that."""
+    send_frame = websocket.protocol.send_frame
+
+    def all_but_pongs(frame: Frame) -> None:
+        if frame.opcode is not Opcode.PONG:
+            send_frame(frame)
+
+    method = "send_frame"
+    setattr(websocket.protocol, method, all_but_pongs)
+
+
+def _of(passed: list[Passed], kind: str, connection: int | None) -> list[Json]:
+    return [one.event for one in passed if one.event.get("type") == kind and connection in (None, one.connection)]
 
 
 async def run(host: str, port: int, brain: Brain, key: str) -> None:

@@ -16,17 +16,19 @@ from typing import Any
 
 import msgspec
 
-from simulators.model_script import Brain, Item, Part
+from simulators.model_script import Brain, Drop, Item, Part
 from simulators.realtime_faults import Faults
 from simulators.realtime_items import Items
+from simulators.realtime_outbox import Outbox
 from simulators.realtime_response import Response
 from simulators.realtime_rules import check_client_event, default_session, merged_session
 from simulators.realtime_schema import Json, Refusal
+from simulators.realtime_transcription import Transcription
+from simulators.realtime_usage import Meter
 from simulators.turn_detector import InputBuffer, TurnDetector
 from simulators.wire_audio import Decoder
 
 _RATE_LIMITS_S = 0.04  # captured: about 40 ms after response.done
-_SESSION_S = 3600
 
 
 @dataclass
@@ -51,8 +53,14 @@ class RealtimeSession:
         recording: bool = True,
     ) -> None:
         """`number` makes ids unique on a server; `unix_s` is the wall clock at the start, for `expires_at` only."""
-        self.closing: tuple[int, str] | None = None
-        self.config = default_session(model, f"sess_{number:04d}", unix_s + _SESSION_S)
+        self.closing: tuple[int | None, str] | None = None
+        lifetime_s = faults.expires_after_s
+        self.config = default_session(model, f"sess_{number:04d}", unix_s + int(lifetime_s))
+        if faults.expires_at_hidden:
+            del self.config["expires_at"]
+        self._lifetime_s = lifetime_s
+        self._out = Outbox(number, faults, self._drop)
+        self._emit = self._out.emit
         self._items = Items(self._emit, self._new_id)
         self.active: Response | None = None
         self._brain = brain
@@ -60,15 +68,14 @@ class RealtimeSession:
         self._number = number
         self._conversation_id = f"conv_{number:04d}"
         self._ids = 0
-        self._event_ids = 0
-        self._outbox: list[Json] = []
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._timer_order = 0
         self._apart: dict[str, Response] = {}  # responses with conversation "none"
         self._input = InputBuffer(recording=recording)
         self._decoder = Decoder(self.config["audio"]["input"]["format"])
         self._detector = TurnDetector()
-        self._voice_locked = False
+        self._transcription = Transcription(self._emit, self._after, faults)
+        self._meter = Meter()
         self._idle_from_ms: int | None = None
         self._now = 0.0
 
@@ -79,12 +86,16 @@ class RealtimeSession:
         self._now = now
 
         def created(_now: float) -> None:
-            if self._faults.conversation_created:
-                conversation = {"id": self._conversation_id, "object": "realtime.conversation"}
-                self._emit({"type": "conversation.created", "conversation": conversation})
+            conversation = {"id": self._conversation_id, "object": "realtime.conversation"}
+            telling: Json = {"type": "conversation.created", "conversation": conversation}
+            if self._faults.conversation_created is True:
+                self._emit(telling)
             self._emit({"type": "session.created", "session": copy.deepcopy(self.config)})
+            if self._faults.conversation_created == "after":
+                self._emit(telling)
 
         self._after(self._faults.created_after_s, created)
+        self._after(self._lifetime_s, lambda _now: self.expire())
         self.advance(now)
 
     def receive(self, message: str | bytes, now: float) -> Json | None:
@@ -119,8 +130,7 @@ class RealtimeSession:
 
     def take(self) -> list[Json]:
         """The events to send now, in order; each is handed out once."""
-        events, self._outbox = self._outbox, []
-        return events
+        return self._out.take()
 
     # What happens to a session from outside
 
@@ -137,11 +147,11 @@ class RealtimeSession:
     def refuse(self, refusal: Refusal, close_code: int, reason: str = "") -> None:
         """One `error`, then the close: how the real one refuses a key or ends a session."""
         self.error(refusal, None)
-        self.closing = (close_code, reason or f"{refusal.kind}.{refusal.code}")
+        self._close(close_code, reason or f"{refusal.kind}.{refusal.code}")
 
     def expire(self) -> None:
-        """60 minutes are over."""
-        words = "Your session hit the maximum duration of 60 minutes."
+        """The session's time is over. Nothing warns of it."""
+        words = f"Your session hit the maximum duration of {max(1, round(self._lifetime_s / 60))} minutes."
         self.refuse(Refusal("session_expired", words), 1001, words)
 
     def speech_started(self, now: float, start_ms: int | None = None) -> str:
@@ -153,7 +163,7 @@ class RealtimeSession:
         if not self._faults.started_after_done:
             self._emit(started)
         detection = self.config["audio"]["input"]["turn_detection"] or {}
-        if detection.get("interrupt_response") and self.active:
+        if detection.get("interrupt_response") and self.active and self.active.begun:
             self._end(self.active, "cancelled", {"type": "cancelled", "reason": "turn_detected"})
         if self._faults.started_after_done:
             self._emit(started)
@@ -171,12 +181,16 @@ class RealtimeSession:
             self._respond({}, None)
         self.advance(now)
 
+    def drop(self, code: int | None) -> None:
+        """The connection ends, abruptly (None) or with a close code; what was said before is still sent."""
+        self._close(code, "")
+
     def error(self, refusal: Refusal, event_id: str | None) -> None:
         """An `error` event; with `faults.bare_errors` without code and event id, as the real one has it at times."""
         bare = self._faults.bare_errors
         body = {
             "type": refusal.kind,
-            "code": None if bare else refusal.code,
+            "code": None if bare else 400 if self._faults.codes_numeric else refusal.code,
             "message": refusal.message,
             "param": refusal.param,
             "event_id": None if bare else event_id,
@@ -219,7 +233,7 @@ class RealtimeSession:
         if session.get("model", self.config["model"]) != self.config["model"]:
             raise Refusal("invalid_value", "The model of a session can not be changed.", "session.model")
         merged = merged_session(self.config, session)
-        if self._voice_locked and merged["audio"]["output"]["voice"] != self.config["audio"]["output"]["voice"]:
+        if self._out.spoke and merged["audio"]["output"]["voice"] != self.config["audio"]["output"]["voice"]:
             # The whole update is refused (unconfirmed).
             raise Refusal(
                 "cannot_update_voice",
@@ -293,21 +307,9 @@ class RealtimeSession:
         heard = self._brain.transcribe(pcm)
         self._items.add(item)
         item.heard = heard
-        if self.config["audio"]["input"]["transcription"] is not None:
-            self._after(self._faults.transcript_after_s, lambda _now: self._transcribed(item, heard))
-
-    def _transcribed(self, item: Item, words: str | None) -> None:
-        kind = "conversation.item.input_audio_transcription"
-        place = {"item_id": item.id, "content_index": 0}
-        if words is None:
-            error = {"type": "transcription_error", "code": "audio_unintelligible", "message": "...", "param": None}
-            self._emit({"type": f"{kind}.failed", **place, "error": error})
-            return
-        if words:
-            self._emit({"type": f"{kind}.delta", **place, "delta": words})
-        usage = {"type": "duration", "seconds": item.audio_ms / 1000}
-        item.wire["content"][0]["transcript"] = words
-        self._emit({"type": f"{kind}.completed", **place, "transcript": words, "usage": usage})
+        if (wanted := self.config["audio"]["input"]["transcription"]) is not None:
+            logprobs = "item.input_audio_transcription.logprobs" in (self.config["include"] or [])
+            self._transcription.of_turn(item, heard, wanted, logprobs=logprobs)
 
     def _truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
         end_ms, complaint = self._items.truncate(item_id, content_index, audio_end_ms)
@@ -336,12 +338,14 @@ class RealtimeSession:
             "max_output_tokens": asked.get("max_output_tokens", self.config["max_output_tokens"]),
             "audio": {"output": {"format": output["format"], "voice": output["voice"], **wanted}},
         }
+        items, parts = self._parts(asked)
         response = Response(
             self._new_id("resp"),
             settings,
-            self._parts(asked),
+            parts,
             conversation_id=None if apart else self._conversation_id,
             metadata=asked.get("metadata"),
+            prompt=self._meter.prompt(self.config | asked, items),
             new_id=self._new_id,
             emit=self._emit,
             keep=self._items.append_silently,
@@ -352,11 +356,12 @@ class RealtimeSession:
         else:
             self.active = response
         self._idle_from_ms = None
+        if self._faults.response_after_s:
+            return self._after(self._faults.response_after_s, lambda _now: self._step(response))
         return self._step(response)
 
-    def _parts(self, asked: Json) -> Sequence[Part]:
-        if self._faults.failing:
-            return [self._faults.failing.popleft()]
+    def _parts(self, asked: Json) -> tuple[Sequence[Item], Sequence[Part]]:
+        """What the response reads, and what it answers."""
         items: Sequence[Item] = self.items
         if "input" in asked:
             known = {item.id: item for item in self.items}
@@ -364,8 +369,10 @@ class RealtimeSession:
                 if entry["type"] == "item_reference" and entry["id"] not in known:
                     raise Refusal("invalid_value", f"Item with item_id not found: {entry['id']}", "response.input")
             items = [known[e["id"]] if e["type"] == "item_reference" else Item("", e) for e in asked["input"]]
+        if self._faults.failing:
+            return items, [self._faults.failing.popleft()]
         tools: list[Json] = asked["tools"] if "tools" in asked else self.config["tools"]
-        return self._brain.answer(_View(items, tools))
+        return items, self._brain.answer(_View(items, tools))
 
     def _step(self, response: Response) -> None:
         if response.status != "in_progress":
@@ -373,6 +380,8 @@ class RealtimeSession:
         if self._faults.stalled:
             return self._after(0.05, lambda _now: self._step(response))
         wait_s = response.step()
+        if response.dropped is not None:
+            return self._drop(response.dropped)
         if wait_s is None:
             return self._ended(response)
         return self._after(wait_s, lambda _now: self._step(response))
@@ -387,12 +396,12 @@ class RealtimeSession:
             self.active = None
             # The server assumes that the caller hears the audio in real time.
             self._idle_from_ms = self._input.appended_ms + response.audio_ms
-        limit = {"name": "tokens", "limit": 40000, "remaining": 39200, "reset_seconds": 1.2}
-        self._after(_RATE_LIMITS_S, lambda _now: self._emit({"type": "rate_limits.updated", "rate_limits": [limit]}))
+        limits = self._meter.rate_limits(response.usage, self._now)
+        self._after(_RATE_LIMITS_S, lambda _now: self._emit({"type": "rate_limits.updated", "rate_limits": limits}))
 
     def _cancel(self, response_id: str | None) -> None:
         response = self._apart.get(response_id or "") or self.active
-        if response is None or response_id not in (None, response.id):
+        if response is None or not response.begun or response_id not in (None, response.id):
             raise Refusal("response_cancel_not_active", "Cancellation failed: no active response found")
         self._end(response, "cancelled", {"type": "cancelled", "reason": "client_cancelled"})
 
@@ -406,12 +415,14 @@ class RealtimeSession:
         self._timer_order += 1
         heapq.heappush(self._timers, (self._now + seconds, self._timer_order, do))
 
-    def _emit(self, event: Json) -> None:
-        self._event_ids += 1
-        named = {"type": event["type"], "event_id": f"event_{self._number:03d}{self._event_ids:05d}", **event}
-        if event["type"] == "response.output_audio.delta":
-            self._voice_locked = True
-        if self._faults.foreign:
-            named["x_not_yet_invented"] = {"deep": [1, None]}
-            self._outbox.append({"type": "weather.updated", "event_id": named["event_id"] + "x", "sky": "clear"})
-        self._outbox.append(named)
+    def _drop(self, drop: Drop) -> None:
+        """End the connection; what was emitted before is still sent."""
+        if drop.expired:
+            self.expire()
+        else:
+            self._close(drop.code, "")
+
+    def _close(self, code: int | None, reason: str) -> None:
+        if self.closing is None:
+            self.closing = (code, reason)
+            self._out.closed = True

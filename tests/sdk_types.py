@@ -28,18 +28,27 @@ def classes(union: object) -> dict[str, type[pydantic.BaseModel]]:
 CLIENT: Table = classes(RealtimeClientEvent)
 SERVER: Table = classes(RealtimeServerEvent)
 # Seen from the real server, unknown to the types.
-ALLOWED = frozenset({".session.id", ".session.object", ".session.expires_at", ".obfuscation", ".item.phase"})
+ALLOWED = frozenset(
+    {
+        ".session.id",
+        ".session.object",
+        ".session.expires_at",
+        ".obfuscation",
+        ".item.phase",
+        ".response.output[].phase",
+    }
+)
 
 
 def extras(value: object, at: str = "") -> Iterator[str]:
-    """Paths of the keys that the typed model does not know."""
+    """Paths of the keys that the typed model does not know; elements of lists share theirs (`a[].b`)."""
     if isinstance(value, pydantic.BaseModel):
         yield from (f"{at}.{key}" for key in value.model_extra or {})
         for key in type(value).model_fields:
             yield from extras(getattr(value, key), f"{at}.{key}")
     elif isinstance(value, list):
-        for index, element in enumerate(value):
-            yield from extras(element, f"{at}[{index}]")
+        for element in value:
+            yield from extras(element, f"{at}[]")
 
 
 def check(event: Json, table: Table, allow: Collection[str] = ()) -> pydantic.BaseModel:

@@ -159,7 +159,7 @@ async def test_function_calls(autojump_clock: trio.abc.Clock) -> None:
         await client.send("conversation.item.create", item={**result, "call_id": "never_called"})
         await client.send("response.create")
         await trio.sleep(2)
-        assert client.refusals == []
+        assert [error["code"] for error in client.refusals] == ["invalid_tool_call_id"]
         assert server.session.items[-1].text == "Done."
 
 
