@@ -1,64 +1,221 @@
 """The application's tools: what the model may call besides ending the call.
 
-A tool is an async function with a JSON schema. Whatever happens to a call of it (unknown name, broken arguments, an
-exception, too slow), the model gets exactly one text: it is never left waiting.
+A tool is a Python function (its signature is the schema, see `tool_schema`), a `Tool` with a schema of its own, or a
+`Tool` without a handler, which the application answers itself ("manual"). Whatever happens to a call (unknown name, broken
+arguments, an exception, too slow, a result of 10 MB), the model gets exactly one text: it is never left waiting.
+
+Async functions run in the call's own task. Plain functions run in a worker thread, since they may block: up to
+`MAX_THREADS` at a time for a registry, later ones wait for a free thread within their time limit. A thread can not be
+stopped: a plain function that is too slow, or whose caller hung up, goes on until it returns, its result is dropped,
+and it keeps its thread until then. So blocking calls in it want a time limit of their own.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import trio
 
+from bridge import call_tools
+from bridge.errors import ConfigError
+from bridge.tool_schema import ArgumentError, FunctionSchema, ToolContext
+
+__all__ = ["MAX_OUTPUT_CHARS", "MAX_THREADS", "Tool", "ToolContext", "ToolRegistry"]
+
 _log = logging.getLogger("bridge.tools")
+
+# About 4,000 tokens. An output stays in the conversation and is paid for again in every response; gpt-realtime holds
+# 32,000 tokens in all, and nobody listens to more than a page on the phone.
+MAX_OUTPUT_CHARS = 16_000
+MAX_THREADS = 20
+BUILT_IN = frozenset({call_tools.HANG_UP, call_tools.TRANSFER_CALL})
+# What the API takes as the name of a function.
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+_Added = TypeVar("_Added", bound="Tool | Callable[..., object]")
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One function that the model may call. `handler` gets the decoded arguments; what it returns is dumped as JSON
-    unless it is text already."""
+    """One function that the model may call, with its schema written out. For a Python function use `Tool.of`.
+
+    `handler` (async or not) gets the decoded arguments as one mapping, unchecked; without it the tool is manual: the
+    application hears of the call and answers it. What a handler returns is dumped as JSON unless it is text already.
+    Raises `ConfigError` for a name or `parameters` that the server would refuse, and with them the whole session.
+    """
 
     name: str
-    description: str
-    handler: Callable[[Mapping[str, Any]], Awaitable[object]]
+    description: str = ""
+    handler: Callable[..., object] | None = None
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    signature: FunctionSchema | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"tool {self.name!r}: a name has 1 to 64 of the characters a-z A-Z 0-9 _ and -")
+        if self.parameters.get("type") != "object":
+            raise ConfigError(f'tool {self.name}: its parameters must be a JSON schema with "type": "object"')
+
+    @classmethod
+    def of(cls, function: Callable[..., object], *, name: str = "", description: str = "") -> Tool:
+        """A Python function as a tool; `name` and `description` win over its own. Its parameters are given by name,
+        checked and converted; one annotated `ToolContext` is told about the call. Raises `ConfigError`."""
+        schema = FunctionSchema.of(function, name=name, description=description)
+        return cls(schema.name, schema.description, function, schema.parameters, schema)
+
+    def declaration(self) -> dict[str, Any]:
+        """This tool in `session.update`."""
+        return {
+            "type": "function",
+            "name": self.name,
+            "description": self.description,
+            "parameters": dict(self.parameters),
+        }
 
 
 class ToolRegistry:
-    """The tools that one agent may use. A later tool of the same name replaces the earlier one."""
+    """The tools that one agent may use, in the order in which they were added; one added again replaces the earlier."""
 
-    def __init__(self, tools: Sequence[Tool] = ()) -> None:
-        self._tools = {tool.name: tool for tool in tools}
+    def __init__(
+        self, tools: Iterable[Tool | Callable[..., object]] = (), *, max_output_chars: int = MAX_OUTPUT_CHARS
+    ) -> None:
+        """A longer output than `max_output_chars` is cut, with a note to the model."""
+        self._tools: dict[str, Tool] = {}
+        self._max_output_chars = max_output_chars
+        self._threads = trio.CapacityLimiter(MAX_THREADS)
+        for tool in tools:
+            self.add(tool)
+
+    def add(self, tool: _Added) -> _Added:
+        """Add a `Tool` or a function, and return it, so this is a decorator too (`@registry.add`).
+
+        Raises `ConfigError` for a function that can not be a tool, and for the names of the built-in tools.
+        """
+        self._add(tool if isinstance(tool, Tool) else Tool.of(tool))
+        return tool
+
+    def tool(self, *, name: str = "", description: str = "") -> Callable[[_Added], _Added]:
+        """The decorator with another name or description than the function's own."""
+
+        def decorate(function: _Added) -> _Added:
+            if isinstance(function, Tool):
+                raise ConfigError(f"tool {function.name}: the decorator takes a function; use add for a Tool")
+            self._add(Tool.of(function, name=name, description=description))
+            return function
+
+        return decorate
+
+    def _add(self, tool: Tool) -> None:
+        if tool.name in BUILT_IN:
+            raise ConfigError(f"tool {tool.name}: the bridge has a tool of this name; choose another")
+        self._tools.pop(tool.name, None)
+        self._tools[tool.name] = tool
+
+    def remove(self, name: str) -> None:
+        """Forget a tool; a running call of it goes on. Raises `ConfigError` if there is none."""
+        if self._tools.pop(name, None) is None:
+            raise ConfigError(f"tool {name}: there is none to remove; known: {self._known()}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tools
+
+    def __len__(self) -> int:
+        return len(self._tools)
 
     def declarations(self) -> list[dict[str, Any]]:
         """The function declarations for `session.update`."""
-        return [
-            {"type": "function", "name": it.name, "description": it.description, "parameters": dict(it.parameters)}
-            for it in self._tools.values()
-        ]
+        return [tool.declaration() for tool in self._tools.values()]
 
-    async def run(self, name: str, arguments: str, *, timeout_s: float) -> str:
-        """The output of one call, as the text that the model is sent. Never raises but for cancellation."""
+    def is_manual(self, name: str) -> bool:
+        """Whether the application answers calls of this tool: it is known, and has no handler."""
         tool = self._tools.get(name)
-        if tool is None:
-            return f"Error: there is no tool named {name!r}. Known: {', '.join(sorted(self._tools)) or 'none'}"
+        return tool is not None and tool.handler is None
+
+    async def run(self, name: str, arguments: str, *, timeout_s: float, context: ToolContext | None = None) -> str:
+        """The output of one call, as the text that the model is sent. `arguments` is the model's JSON, maybe broken.
+
+        Never raises but for cancellation (and KeyboardInterrupt). A function without a result (`-> None`) says "done";
+        another one that returns None says "null".
+        """
         try:
-            decoded = msgspec.json.decode(arguments or "{}")
-        except msgspec.DecodeError as error:
-            return f"Error: the arguments are not valid JSON: {error}"
-        if not isinstance(decoded, dict):
-            return "Error: the arguments must be a JSON object"
+            prepared = self._prepared(name, arguments, context)
+        except ArgumentError as error:
+            return f"Error: {error}"
+        tool, function = prepared
         try:
-            with trio.fail_after(timeout_s):
-                result = await tool.handler(decoded)
-        except trio.TooSlowError:
-            return f"Error: {name} did not answer within {timeout_s:g} s"
-        except Exception as error:
+            with trio.move_on_after(timeout_s) as limit:
+                text = _dumped(await self._called(function), tool)
+        except (Exception, SystemExit) as error:
             # The tool is the application's code: whatever it raises is the model's to hear and ours to log.
             _log.exception("tool %s failed", name)
-            return f"Error: {name} failed: {type(error).__name__}: {error}"
-        return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=str).decode()
+            cause = _first(error)
+            return self._cut(f"Error: {name} failed: {type(cause).__name__}: {cause}")
+        if limit.cancelled_caught:
+            return f"Error: {name} did not answer within {timeout_s:g} s"
+        return self._cut(text)
+
+    def _prepared(self, name: str, arguments: str, context: ToolContext | None) -> tuple[Tool, Callable[[], object]]:
+        """What to call for these arguments. Raises `ArgumentError` with what the model is told."""
+        tool = self._tools.get(name)
+        if tool is None:
+            raise ArgumentError(f"there is no tool named {name!r}. Known: {self._known()}")
+        if tool.handler is None:
+            raise ArgumentError(f"nobody answers the tool {name!r} here")
+        try:
+            decoded = msgspec.json.decode(arguments or "{}")
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ArgumentError(f"the arguments are not valid JSON: {error}") from error
+        if not isinstance(decoded, dict):
+            raise ArgumentError("the arguments must be a JSON object")
+        if tool.signature is None:
+            return tool, partial(tool.handler, decoded)
+        return tool, partial(tool.handler, **tool.signature.bind(decoded, context))
+
+    async def _called(self, function: Callable[[], object]) -> object:
+        result: object
+        if inspect.iscoroutinefunction(function) or _is_async_object(function):
+            result = function()
+        else:
+            # In a tuple, since trio takes no coroutine from a thread: a lambda or a wrapper may hand one out.
+            (result,) = await trio.to_thread.run_sync(
+                lambda: (function(),), abandon_on_cancel=True, limiter=self._threads
+            )
+        return await result if inspect.isawaitable(result) else result
+
+    def _cut(self, text: str) -> str:
+        """`text`, not too long, and without what UTF-8 can not hold (a lone surrogate would break the message)."""
+        if len(text) > self._max_output_chars:
+            note = f" ... [cut: {len(text)} characters, of which these are the first {self._max_output_chars}]"
+            text = text[: self._max_output_chars] + note
+        return text.encode("utf-8", "replace").decode()
+
+    def _known(self) -> str:
+        return ", ".join(sorted(self._tools)) or "none"
+
+
+def _is_async_object(function: Callable[[], object]) -> bool:
+    """Whether an object (perhaps in a partial) has an async `__call__`."""
+    bare = function.func if isinstance(function, partial) else function
+    return inspect.iscoroutinefunction(getattr(type(bare), "__call__", None))  # noqa: B004
+
+
+def _dumped(result: object, tool: Tool) -> str:
+    if isinstance(result, str):
+        return result
+    if result is None and tool.signature is not None and tool.signature.returns_nothing:
+        return "done"
+    return msgspec.json.encode(result, enc_hook=str).decode()
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first cause in a group, such as an async tool's nursery raises."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
