@@ -15,6 +15,7 @@ import trio
 from bridge import __version__, telemetry
 from bridge.config import Config, effective, load_config
 from bridge.errors import BridgeError, ConfigError
+from bridge.prices import check_budgets, load_prices
 from bridge.server import serve
 
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         config = _load(arguments)
+        check_budgets(config, load_prices(config.realtime.prices))
         if arguments.command == "check-config":
             for key, value in effective(config):
                 print(f"{key} = {value}")

@@ -72,6 +72,8 @@ class Realtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     headers: dict[str, str] = {}
     ping_interval_s: float = 20.0
     append_ms: Literal[20, 40, 60, 100] = 20
+    prices: str = ""
+    priced_as: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +127,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     transcription_model: str = "gpt-transcribe"
     transcription_language: str = ""
     max_output_tokens: int = 0
+    budget_usd: float = 0.0
+    budget_warning: float = 0.8
     hang_up: bool = True
     transfers: dict[str, Destination] = {}
 
@@ -256,6 +260,8 @@ def _check(config: Config, source: str) -> None:
         require(value > 0, f"limits.{name}", "must be above zero")
     for name, agent in config.agents.items():
         require(0.25 <= agent.speed <= 1.5, f"agents.{name}.speed", "must be 0.25 to 1.5")
+        require(0 <= agent.budget_usd <= 10_000, f"agents.{name}.budget_usd", "must be 0 (none) to 10000 dollars")
+        require(0 < agent.budget_warning <= 1, f"agents.{name}.budget_warning", "must be above 0, at most 1")
         detection = agent.turn_detection
         place = f"agents.{name}.turn_detection"
         require(0.0 <= detection.threshold <= 1.0, f"{place}.threshold", "must be 0 to 1")

@@ -68,6 +68,8 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
         ("[limits]\ntool_s = 0", {}, "limits.tool_s: must be above zero"),
         ("[realtime]\nurl = 'https://x'", {}, "realtime.url: must start with wss://"),
         ("[agents.x]\nspeed = 9", {}, "agents.x.speed: must be 0.25 to 1.5"),
+        ("[agents.x]\nbudget_usd = -1", {}, "agents.x.budget_usd: must be 0 (none) to 10000 dollars"),
+        ("[agents.x]\nbudget_warning = 0", {}, "agents.x.budget_warning: must be above 0, at most 1"),
         ("[[routes]]\nagent = 'nobody'", {}, "agent 'nobody' is not defined; known: default"),
         ("", {"BRIDGE_MAX_CALLS": "many"}, "environment variable BRIDGE_MAX_CALLS: server.max_calls"),
         ("", {"BRIDGE_REALTIME_URL": "http://x"}, "environment variable BRIDGE_REALTIME_URL: realtime.url"),

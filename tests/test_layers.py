@@ -10,7 +10,10 @@ import pytest
 BRIDGE = Path(__file__).parent.parent / "bridge"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("words", frozenset({"errors", "config"})),
-    ("protocols", frozenset({"audiosocket", "audio", "playout", "realtime", "ending", "tool_schema"})),
+    (
+        "protocols",
+        frozenset({"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema"}),
+    ),
     ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg"})),
     (
         "shells",
