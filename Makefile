@@ -51,8 +51,9 @@ asterisk-logs: ## follow its log
 asterisk-cli: ## its command line
 	@asterisk/asterisk.sh cli
 
-speech: ## make the simulators' speech again (needs espeak-ng and sox)
+speech: ## make the simulators' speech and the bridge's own sounds again (needs espeak-ng and sox)
 	@simulators/phrasebook/make_speech.sh
+	@scripts/make_sounds.sh
 
 venv: $(READY) ## the Python environment, in .venv
 

@@ -3,9 +3,10 @@
 The rooms of the house, in the order that data flows (`docs/design.md` has the reasons):
 
 * words: `errors`, `config`
-* protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `ending`
-* decisions without I/O: `history`, `call_tools`, `dialogue`, `conversation`, `leg`
-* shells, on trio: `audiosocket_leg`, `media_clock`, `realtime_client`, `ari_client`, `ari_control`, `tools`, `telemetry`
+* protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `ending`, `sounds`
+* decisions without I/O: `history`, `call_tools`, `dialogue`, `conversation`, `leg`, `patience`
+* shells, on trio: `audiosocket_leg`, `media_clock`, `realtime_client`, `ari_client`, `ari_control`, `tools`,
+  `telemetry`, `sound_files`
 * one call: `switchboard`, `call`; one process: `server`, `__main__`
 
 "Protocol sheet" and section numbers mean `docs/realtime-protocol.md`, numbers like 5.13 `docs/field-reports.md`.

@@ -17,6 +17,7 @@ from bridge.config import Config, effective, load_config
 from bridge.errors import BridgeError, ConfigError
 from bridge.prices import check_budgets, load_prices
 from bridge.server import serve
+from bridge.sound_files import load_sounds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = _load(arguments)
         check_budgets(config, load_prices(config.realtime.prices))
         if arguments.command == "check-config":
+            load_sounds(config.agents)  # `serve` would end at a wrong one as well
             for key, value in effective(config):
                 print(f"{key} = {value}")
             return 0
@@ -110,7 +112,7 @@ def _load(arguments: argparse.Namespace) -> Config:
         if not equals or "." not in key:
             raise ConfigError(f"--set {pair}: write it as SECTION.KEY=VALUE, like server.max_calls=10")
         overrides[key] = value
-    return load_config(text, os.environ, overrides, source=str(path))
+    return load_config(text, os.environ, overrides, source=str(path), folder=path.resolve().parent)
 
 
 if __name__ == "__main__":

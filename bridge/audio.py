@@ -240,6 +240,43 @@ def _matrices(from_hz: int, to_hz: int) -> tuple[NDArray[np.float64], NDArray[np
     return np.ascontiguousarray(taps[:block_in]), np.ascontiguousarray(taps[block_in:])
 
 
+# --- whole recordings ----------------------------------------------------------------------------------------------
+
+# Zeros around a recording, so that the end does not ring into the start: the filter of 600 Hz is shorter.
+_MARGIN_S = 0.02
+_TRANSITION_HZ = 600
+
+
+def resampled(pcm: bytes, from_hz: int, to_hz: int) -> bytes:
+    """A whole recording at another rate, any two: round(samples * to_hz / from_hz) samples, none of them shifted.
+
+    By one Fourier transform: what the rates have in common up to 600 Hz below half the lower one stays as it is,
+    above it fades away, and nothing folds back. For what is loaded once: 10 s from 44.1 to 24 kHz take 0.03 to 0.1 s.
+    """
+    if from_hz == to_hz:
+        return pcm
+    common = math.gcd(from_hz, to_hz)
+    up, down = to_hz // common, from_hz // common
+    samples = np.frombuffer(pcm, dtype="<i2")
+    # Whole periods of the two rates: then output sample n stands exactly at input sample n * down / up.
+    margin = -(-int(from_hz * _MARGIN_S) // down)
+    periods = -(-len(samples) // down) + 2 * margin
+    padded = np.zeros(periods * down)
+    padded[margin * down : margin * down + len(samples)] = samples
+    lines = np.fft.rfft(padded)[: periods * min(up, down) // 2 + 1]
+    lines_hz = np.arange(len(lines)) * (from_hz / len(padded))
+    fade = np.clip((min(from_hz, to_hz) / 2 - lines_hz) / _TRANSITION_HZ, 0.0, 1.0)
+    output = np.fft.irfft(lines * (0.5 - 0.5 * np.cos(np.pi * fade)), periods * up) * (up / down)
+    length = (2 * len(samples) * to_hz + from_hz) // (2 * from_hz)
+    whole = np.clip(np.rint(output[margin * up : margin * up + length]), -32768, 32767)
+    return whole.astype("<i2").tobytes()
+
+
+def stereo_to_mono(pcm: bytes) -> bytes:
+    """The mean of two interleaved channels."""
+    return audioop.tomono(pcm, SAMPLE_BYTES, 0.5, 0.5)
+
+
 # --- G.711 and levels ----------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import tomllib
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, Literal
 
 import msgspec
@@ -95,6 +96,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_duration_s: float = 1800.0
     drain_s: float = 60.0
     max_queued_speech_s: float = 600.0
+    caller_waits_s: float = 4.0
+    caller_waits_repeat_s: float = 8.0
 
 
 class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +118,20 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     description: str = ""
 
 
+NO_SOUND = "none"
+
+
+class AgentSounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the bridge itself plays while the model can not speak: a WAV file each, "none" for nothing at all, or empty
+    for the shipped one. The keys are those of `sounds.Sound`; after `load_config` the files' paths are complete."""
+
+    one_moment: str = ""
+    still_there: str = ""
+    busy: str = ""
+    trouble: str = ""
+    filler: str = ""
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One voice agent: who it is, how it speaks, and what it may do."""
 
@@ -131,6 +148,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     budget_warning: float = 0.8
     hang_up: bool = True
     transfers: dict[str, Destination] = {}
+    sounds: AgentSounds = AgentSounds()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -190,8 +208,11 @@ def load_config(
     overrides: Mapping[str, str] | None = None,
     *,
     source: str = "bridge.toml",
+    folder: PurePath | None = None,
 ) -> Config:
     """The effective settings from a TOML `text`, the environment, and `section.key` overrides of the command line.
+
+    Relative paths in it are taken from `folder`, where the text's own file lies (none given: left as they are).
 
     Raises `ConfigError`, whose message names the source, the key and what is expected there.
     """
@@ -210,7 +231,18 @@ def load_config(
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
         _assign(tree, path, value)
         config = _convert(tree, f"command line, {path}")
-    return config
+    return _with_paths_from(folder, config) if folder else config
+
+
+def _with_paths_from(folder: PurePath, config: Config) -> Config:
+    def complete(sounds: AgentSounds) -> AgentSounds:
+        files = {key: name for key, name in msgspec.structs.asdict(sounds).items() if name not in ("", NO_SOUND)}
+        return msgspec.structs.replace(sounds, **{key: str(folder / name) for key, name in files.items()})
+
+    agents = {
+        name: msgspec.structs.replace(agent, sounds=complete(agent.sounds)) for name, agent in config.agents.items()
+    }
+    return msgspec.structs.replace(config, agents=agents)
 
 
 _SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits"})
@@ -258,6 +290,16 @@ def _check(config: Config, source: str) -> None:
     require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")
     for name, value in msgspec.structs.asdict(config.limits).items():
         require(value > 0, f"limits.{name}", "must be above zero")
+    require(
+        config.limits.caller_waits_s >= 1,
+        "limits.caller_waits_s",
+        "must be at least 1: models take about that long to answer, and would be announced each time",
+    )
+    require(
+        config.limits.caller_waits_repeat_s >= config.limits.caller_waits_s,
+        "limits.caller_waits_repeat_s",
+        "must not be below limits.caller_waits_s",
+    )
     for name, agent in config.agents.items():
         require(0.25 <= agent.speed <= 1.5, f"agents.{name}.speed", "must be 0.25 to 1.5")
         require(0 <= agent.budget_usd <= 10_000, f"agents.{name}.budget_usd", "must be 0 (none) to 10000 dollars")

@@ -66,6 +66,8 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
         ("[server]\nport = 1", {}, "bridge.toml: server: Object contains unknown field `port`"),
         ("[asterisk]\nformat = 'ulaw'", {}, "asterisk.format"),
         ("[limits]\ntool_s = 0", {}, "limits.tool_s: must be above zero"),
+        ("[limits]\ncaller_waits_s = 0.5", {}, "limits.caller_waits_s: must be at least 1"),
+        ("[limits]\ncaller_waits_s = 9", {}, "limits.caller_waits_repeat_s: must not be below limits.caller_waits_s"),
         ("[realtime]\nurl = 'https://x'", {}, "realtime.url: must start with wss://"),
         ("[agents.x]\nspeed = 9", {}, "agents.x.speed: must be 0.25 to 1.5"),
         ("[agents.x]\nbudget_usd = -1", {}, "agents.x.budget_usd: must be 0 (none) to 10000 dollars"),

@@ -12,13 +12,24 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("words", frozenset({"errors", "config"})),
     (
         "protocols",
-        frozenset({"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema"}),
+        frozenset(
+            {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
+        ),
     ),
-    ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg"})),
+    ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg", "patience"})),
     (
         "shells",
         frozenset(
-            {"audiosocket_leg", "realtime_client", "ari_client", "ari_control", "media_clock", "tools", "telemetry"}
+            {
+                "audiosocket_leg",
+                "realtime_client",
+                "ari_client",
+                "ari_control",
+                "media_clock",
+                "tools",
+                "telemetry",
+                "sound_files",
+            }
         ),
     ),
     ("one call", frozenset({"switchboard", "call"})),

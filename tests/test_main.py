@@ -45,6 +45,18 @@ def test_mistakes_get_one_line_that_says_what_to_do(
     assert error.count("\n") == 1
 
 
+def test_check_config_reads_the_sounds_beside_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("elsewhere")
+    folder.mkdir()
+    (folder / "my.toml").write_text("[agents.default.sounds]\nbusy = 'busy.wav'")
+    (folder / "busy.wav").write_bytes(b"no sound")
+    assert main(["check-config", "--config", "elsewhere/my.toml"]) == 2
+    error = capsys.readouterr().err
+    assert f"agents.default.sounds.busy: {folder.resolve()}/busy.wav: not a WAV file" in error
+    assert "sox" in error
+    assert error.count("\n") == 1
+
+
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
