@@ -269,6 +269,18 @@ def check_client_event(event: Any) -> None:
     CLIENT_EVENTS[event["type"]](event, "")
 
 
+_READ_ONLY = frozenset({"id", "object", "expires_at"})
+_RESPONSE_SETTINGS = ("output_modalities", "max_output_tokens", "audio", "metadata")
+
+
+def check_effective(settings: Json) -> None:
+    """Raise `Refusal` if a session or a response, as the server shows it, breaks a rule that it imposes on clients."""
+    if settings.get("object") == "realtime.response":
+        _RESPONSE({name: settings[name] for name in _RESPONSE_SETTINGS if settings.get(name) is not None}, "response")
+    else:
+        SESSION({name: value for name, value in settings.items() if name not in _READ_ONLY}, "session")
+
+
 def default_session(model: str, session_id: str, expires_at: int) -> Json:
     """The session as `session.created` shows it. The silence of 200 ms is what was seen; the docs say 500."""
     return {

@@ -166,7 +166,8 @@ class ServedSession:
 class RealtimeServer(FaultSwitches):
     """The server. `brain` chooses answers; `key` is the only accepted one (empty: any that is not empty).
 
-    `observe` sees every event just before it is sent. `recording=False` keeps no events and no audio, for a program
+    `observe` sees every event just before it is sent, `observe_received` every client event that was JSON, whole, after
+    the session has taken it. `recording=False` keeps no events and no audio, for a program
     that runs for long. `problems` holds what went wrong inside the simulator itself (websockets only logs it), such as
     an assertion in `observe`: a test should find it empty at its end.
     """
@@ -174,6 +175,7 @@ class RealtimeServer(FaultSwitches):
     brain: Brain = field(default_factory=Script)
     key: str = ""
     observe: Callable[[Json], object] | None = None
+    observe_received: Callable[[Json], object] | None = None
     recording: bool = True
     received: list[Passed] = field(default_factory=list)
     sent: list[Passed] = field(default_factory=list)
@@ -319,6 +321,8 @@ class RealtimeServer(FaultSwitches):
         await served.drop(code)
 
     def _note_received(self, connection: int, event: Json | None) -> None:
+        if self.observe_received is not None and event is not None:
+            self.observe_received(event)
         if self.recording and event is not None:
             if event.get("type") == "input_audio_buffer.append":
                 event = {**event, "audio": f"({len(str(event.get('audio')))} characters)"}

@@ -67,6 +67,9 @@ class Transcription:
             if piece:
                 delta = f" {piece}" if index else piece
                 self._emit({"type": f"{_KIND}.delta", **place, "delta": delta, **_logprobs(delta, config)})
+        if model == "gpt-4o-transcribe-diarize" and words:
+            segment = {"id": f"seg_{item.id}", "speaker": "A", "start": 0.0, "end": item.audio_ms / 1000}
+            self._emit({"type": f"{_KIND}.segment", **place, "text": words, **segment})
         content = item.wire.get("content") or []
         if content:
             content[0]["transcript"] = words
