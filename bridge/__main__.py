@@ -14,6 +14,7 @@ import trio
 
 from bridge import __version__, telemetry
 from bridge.config import Config, effective, load_config
+from bridge.endpoint import endpoint_of
 from bridge.errors import BridgeError, ConfigError
 from bridge.prices import check_budgets, load_prices
 from bridge.server import serve
@@ -31,10 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = _load(arguments)
         check_budgets(config, load_prices(config.realtime.prices))
+        endpoint = endpoint_of(config.realtime)
         if arguments.command == "check-config":
             load_sounds(config.agents)  # `serve` would end at a wrong one as well
             for key, value in effective(config):
                 print(f"{key} = {value}")
+            print(f"# the model is reached at {endpoint}")
             return 0
         telemetry.set_up_logging(config.server.log_format)
         _tame_garbage_collector()

@@ -65,12 +65,16 @@ class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Realtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The Realtime server. `model` is added to the URL as a query parameter where it is not empty."""
+    """The Realtime server: where it is, how it knows us, and which dialect it speaks. `endpoint` makes sense of it."""
 
     url: str = "wss://api.openai.com/v1/realtime"
     model: str = "gpt-realtime-2.1"
     api_key: str = ""
+    auth: Literal["auto", "bearer", "api-key", "query", "subprotocol", "none"] = "auto"
+    auth_query: str = "api_key"
+    query: dict[str, str] = {}
     headers: dict[str, str] = {}
+    dialect: Literal["auto", "ga", "beta", "xai"] = "auto"
     ping_interval_s: float = 20.0
     append_ms: Literal[20, 40, 60, 100] = 20
     prices: str = ""
@@ -199,7 +203,23 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("OPENAI_API_KEY", "realtime.api_key"),
 )
 
-SECRETS = frozenset({"asterisk.password", "realtime.api_key", "realtime.headers"})
+SECRETS = frozenset({"asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query"})
+# What a Realtime URL says openly; every other value in a query may be a key.
+_OPEN_PARAMETERS = frozenset({"model", "deployment", "api-version", "intent", "protocol"})
+
+
+def masked_url(url: str) -> str:
+    """`url` as logs, errors and `check-config` may show it: without userinfo, and with unknown query values hidden."""
+    before, mark, query = url.partition("?")
+    scheme, slashes, rest = before.partition("//")
+    place, slash, path = rest.partition("/")
+    place = f"***@{place.rpartition('@')[2]}" if "@" in place else place
+    shown = "&".join(
+        part if name in _OPEN_PARAMETERS else f"{name}{equals}***" if equals else "***"
+        for part in query.partition("#")[0].split("&")
+        for name, equals, _ in [part.partition("=")]
+    )
+    return f"{scheme}{slashes}{place}{slash}{path.partition('#')[0]}{mark}{shown if mark else ''}"
 
 
 def load_config(
@@ -276,7 +296,12 @@ def _check(config: Config, source: str) -> None:
     for route in config.routes:
         known = ", ".join(sorted(config.agents))
         require(route.agent in config.agents, "routes", f"agent {route.agent!r} is not defined; known: {known}")
-    require(config.realtime.url.startswith(("ws://", "wss://")), "realtime.url", "must start with wss:// (or ws://)")
+    require(
+        config.realtime.url.startswith(("wss://", "ws://", "https://", "http://")),
+        "realtime.url",
+        "must start with wss:// (or ws://), like wss://HOST/v1/realtime",
+    )
+    require(bool(config.realtime.auth_query), "realtime.auth_query", "must name a query parameter, like api_key")
     require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must start with ws:// or wss://")
     host, _, port = config.asterisk.media_address.rpartition(":")
     require(
@@ -320,6 +345,8 @@ def effective(config: Config) -> list[tuple[str, str]]:
     def walk(value: Any, path: str) -> None:
         if path in SECRETS and value:
             rows.append((path, "(set, hidden)"))
+        elif path.endswith(".url"):
+            rows.append((path, repr(masked_url(value))))
         elif isinstance(value, dict) and value:
             for key, inner in value.items():
                 walk(inner, f"{path}.{key}" if path else key)

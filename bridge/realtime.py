@@ -344,9 +344,14 @@ _FATAL_CODES = frozenset(
 )
 _RETRYABLE_CODES = frozenset({"server_error", "rate_limit_exceeded", "inference_rate_limit_exceeded"})
 _REOPENABLE_CODES = frozenset({"session_expired"})
-# Section 1.3: what trying again does not change.
+# Section 1.3: what trying again does not change. 1008 is how gateways refuse a key.
 _REJECTING_CLOSE_CODES = frozenset({3000, 4000, 4004, 1008})
-_REJECTING_HTTP_STATUSES = frozenset({400, 401, 403, 404})
+# Before a session stands, also: 1002 to 1010 (one side breaks the websocket protocol) and all codes of applications, of
+# which only refusals are known. 1000, 1001, 1005, 1006, 1011 to 1015 are tried again.
+_REJECTING_OPENINGS = _REJECTING_CLOSE_CODES | {1002, 1003, 1007, 1009, 1010, *range(3000, 5000)}
+# Of the answers below 500 only these may change by themselves: too slow, too early, too many requests.
+_PASSING_HTTP_STATUSES = frozenset({408, 425, 429})
+_QUOTA_CODES = frozenset({"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached"})
 
 
 def triage(error: ServerError) -> Verdict:
@@ -386,23 +391,42 @@ def error_of_close(code: int | None, reason: str, *, established: bool) -> Model
     word = reason.rsplit(".", 1)[-1] if reason and " " not in reason else ""
     said = f"close code {code}" if code is not None else "connection broken"
     text = f"the Realtime server closed the session ({said}{': ' + reason if reason else ''})"
-    if code in _REJECTING_CLOSE_CODES or "insufficient_quota" in reason:
+    if code in (_REJECTING_CLOSE_CODES if established else _REJECTING_OPENINGS) or "insufficient_quota" in reason:
         return ModelRejected(text, code=word or str(code))
     kind = ModelLost if established else ModelUnreachable
     return kind(text, code=word or (str(code) if code is not None else None))
 
 
-def error_of_http_status(status: int) -> ModelError:
-    """A refused upgrade as our exception (Azure, gateways and proxies answer so; OpenAI refuses in band)."""
+class _ErrorBody(msgspec.Struct, frozen=True):
+    error: ServerError = ServerError()
+
+
+_error_body = msgspec.json.Decoder(_ErrorBody)
+
+
+def error_of_http_status(status: int, body: bytes = b"") -> ModelError:
+    """A refused upgrade as our exception (Azure, gateways and proxies answer so; OpenAI refuses in band).
+
+    Of the body only the error's code is told: messages have been seen to repeat the key.
+    """
+    try:
+        word = _error_body.decode(body).error.word
+    except msgspec.DecodeError:
+        word = None
     remedy = {
         400: "the model or the URL does not support Realtime",
-        401: "check realtime.api_key",
+        401: "check realtime.api_key and realtime.auth",
+        402: "no credit left",
         403: "this key may not use the Realtime API",
         404: "check realtime.url and realtime.model",
         429: "rate limit reached",
     }.get(status, "server trouble" if status >= 500 else "unexpected answer")
-    kind = ModelRejected if status in _REJECTING_HTTP_STATUSES else ModelUnreachable
-    return kind(f"the Realtime server answered HTTP {status} to the upgrade: {remedy}", code=str(status))
+    if 300 <= status < 400:
+        remedy = "the server moved; set realtime.url to where it is now"
+    passing = (status >= 500 or status in _PASSING_HTTP_STATUSES) and word not in _QUOTA_CODES
+    kind = ModelUnreachable if passing else ModelRejected
+    said = f"HTTP {status}{f' {word}' if word else ''}"
+    return kind(f"the Realtime server answered {said} to the upgrade: {remedy}", code=word or str(status))
 
 
 def check_effective_session(session: Mapping[str, Any]) -> None:

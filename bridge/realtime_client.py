@@ -1,43 +1,57 @@
 """A configured Realtime session over a websocket: connect, configure, check, send, receive, close politely.
 
 `open_realtime` hands over a connection only after `session.updated` has acknowledged our configuration: "connected" is not
-the HTTP upgrade, since a bad key is refused in band after it (protocol sheet 1.3). Every trouble leaves as one of our own
-errors; the websocket library does not show.
+the HTTP upgrade, since a bad key is refused in band after it (protocol sheet 1.3). Where and how to connect is `endpoint`'s
+matter, and what the server speaks is `dialect`'s: both sides of a connection see GA. Every trouble leaves as one of our own
+errors; the websocket library does not show, and no secret does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from typing import Any
 
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from bridge import realtime
 from bridge.config import Realtime
+from bridge.dialect import Translator
+from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import ModelError, ModelRejected, ModelUnreachable
 
 ConnectStream = Callable[[], trio.abc.Stream]
 
 
 class RealtimeConnection:
-    """One established session. One task receives, one task sends."""
+    """One established session. One task receives, one task sends; both in GA, whatever the server speaks.
 
-    def __init__(self, websocket: ClientConnection) -> None:
+    `session` is the effective session of `session.updated`, and `expires_at` when it ends, in seconds of the Unix clock:
+    None where the server does not tell (protocol sheet 1.4).
+    """
+
+    def __init__(self, websocket: ClientConnection, translator: Translator) -> None:
         self._websocket = websocket
+        self._translator = translator
+        self._waiting: deque[bytes] = deque()  # what a message stood for beside the event that was handed out
         self.released = trio.Event()
+        self.session: dict[str, Any] = {}
+        self.expires_at: float | None = None
 
     async def send(self, payload: bytes) -> None:
         """Send one event. Raises `ModelLost` (or `ModelRejected`) when the session is over.
 
-        Waits while the server's side takes nothing; cancelled in such a wait, the connection is of no more use.
+        Raises `ModelRejected` for what the server's dialect can not say, too. Waits while the server's side takes
+        nothing; cancelled in such a wait, the connection is of no more use.
         """
         try:
-            await self._websocket.send(payload, text=True)
+            await self._websocket.send(self._translator.to_server(payload), text=True)
         except ConnectionClosed:
             raise self._loss(established=True) from None
 
@@ -67,10 +81,13 @@ class RealtimeConnection:
                 await self._websocket.recv(decode=False)
 
     async def _receive(self, *, established: bool) -> bytes:
-        try:
-            return await self._websocket.recv(decode=False)
-        except ConnectionClosed:
-            raise self._loss(established=established) from None
+        while not self._waiting:
+            try:
+                message = await self._websocket.recv(decode=False)
+            except ConnectionClosed:
+                raise self._loss(established=established) from None
+            self._waiting.extend(self._translator.from_server(message))
+        return self._waiting.popleft()
 
     def _loss(self, *, established: bool) -> ModelError:
         code = self._websocket.close_code
@@ -79,17 +96,20 @@ class RealtimeConnection:
         return realtime.error_of_close(code, self._websocket.close_reason or "", established=established)
 
     async def configure(self, session: bytes) -> None:
-        """Wait for `session.created`, send the update, and wait until it is acknowledged as we meant it.
+        """Wait for the server's first word, send the update, and wait until it is acknowledged as we meant it.
 
-        Raises `ModelRejected` when the server refuses anything here: with its defaults the call would run with another
-        voice, no tools and maybe another audio format (protocol sheet 2.1).
+        The first word is `session.created`, seconds late where a model is loaded first (LocalAI); a server that begins
+        with `conversation.created` (xAI) may wait for our update before it says more. Raises `ModelRejected` when the
+        server refuses anything here: with its defaults the call would run with another voice, no tools and maybe another
+        audio format (protocol sheet 2.1).
         """
-        while not isinstance(await self._next_of_handshake(), realtime.SessionCreated):
+        while not _greets(event := await self._next_of_handshake()):
             pass
         await self.send(session)
-        while not isinstance(event := await self._next_of_handshake(), realtime.SessionUpdated):
-            pass
+        while not isinstance(event, realtime.SessionUpdated):
+            event = await self._next_of_handshake()
         realtime.check_effective_session(event.session)
+        self.session = event.session
 
     async def _next_of_handshake(self) -> realtime.ServerEvent:
         event = realtime.parse_server_event(await self._receive(established=False))
@@ -99,16 +119,28 @@ class RealtimeConnection:
             raise (ModelUnreachable if again else ModelRejected)(
                 f"the Realtime server refused the session: {error.text}", code=error.word
             )
+        if isinstance(event, realtime.SessionCreated | realtime.SessionUpdated):
+            self.expires_at = _unix_s(event.session.get("expires_at"), self.expires_at)
         return event
 
 
-def session_url(config: Realtime) -> str:
-    """The URL of a new session: the configured one, with `model` in its query unless it is there or empty."""
-    parts = urlsplit(config.url)
-    if not config.model or "model=" in parts.query:
-        return config.url
-    query = "&".join(part for part in (parts.query, urlencode({"model": config.model})) if part)
-    return urlunsplit(parts._replace(query=query))
+def _greets(event: realtime.ServerEvent) -> bool:
+    """Whether the server is ready for our update."""
+    if isinstance(event, realtime.Unhandled):
+        return event.type == "conversation.created"
+    return isinstance(event, realtime.SessionCreated)
+
+
+def _unix_s(told: object, otherwise: float | None) -> float | None:
+    """A moment as a server tells it; some say 0 where there is no end."""
+    return float(told) if isinstance(told, int | float) and told > 0 else otherwise
+
+
+class _Connect(connect):
+    """Follows no redirect: websockets would send our `api-key` header and subprotocol on to a host that nobody chose."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 @asynccontextmanager
@@ -123,16 +155,18 @@ async def open_realtime(
     """An established, configured session; `session` is the `session.update` message.
 
     Tries again with backoff while `connect_s` lasts, as long as another try may help. Raises `ModelUnreachable` or
-    `ModelRejected`. On exit the closing handshake gets `close_s`. The connection's own tasks live in the scope of whoever
-    enters: cancel that scope and the peer sees a broken connection, so a call holds its session outside the scope that
-    its end cancels (`call`). `connect_stream` replaces the network in tests.
+    `ModelRejected`, and `ConfigError` for settings that name no endpoint. On exit the closing handshake gets `close_s`.
+    The connection's own tasks live in the scope of whoever enters: cancel that scope and the peer sees a broken
+    connection, so a call holds its session outside the scope that its end cancels (`call`). `connect_stream` replaces the
+    network in tests.
     """
+    endpoint = endpoint_of(config)
     deadline = trio.current_time() + connect_s
     trouble: ModelUnreachable | None = None
     async with AsyncExitStack() as stack:
         for delay_s in _backoff_s():
             try:
-                connection = await _try(config, session, deadline, close_s, connect_stream, stack)
+                connection = await _try(endpoint, config, session, deadline, close_s, connect_stream, stack)
                 break
             except ModelUnreachable as error:
                 # A last try that only ran out of time says less than the one before.
@@ -155,6 +189,7 @@ def _backoff_s() -> Iterator[float]:
 
 
 async def _try(
+    endpoint: Endpoint,
     config: Realtime,
     session: bytes,
     deadline: float,
@@ -163,18 +198,16 @@ async def _try(
     stack: AsyncExitStack,
 ) -> RealtimeConnection:
     """One try. What it opened is on `stack` when it succeeds, and closed when it does not."""
-    headers = dict(config.headers)
-    if config.api_key:
-        headers.setdefault("Authorization", f"Bearer {config.api_key}")
-    host = urlsplit(config.url).netloc
+    host = endpoint.host
     async with AsyncExitStack() as attempt:
         try:
             stream = connect_stream() if connect_stream is not None else None
             websocket = await attempt.enter_async_context(
-                connect(
-                    session_url(config),
+                _Connect(
+                    endpoint.url,
                     stream=stream,
-                    additional_headers=headers,
+                    additional_headers=endpoint.headers,
+                    subprotocols=[Subprotocol(name) for name in endpoint.subprotocols] or None,
                     compression=None,  # audio does not shrink; the official SDK does the same
                     max_size=None,  # one message may hold minutes of base64 audio
                     open_timeout=max(0.0, deadline - trio.current_time()),
@@ -183,11 +216,13 @@ async def _try(
                     ping_timeout=config.ping_interval_s,
                 )
             )
-            connection = RealtimeConnection(websocket)
+            connection = RealtimeConnection(websocket, Translator(endpoint.dialect))
             with trio.fail_at(deadline):
                 await connection.configure(session)
         except InvalidStatus as error:
-            raise realtime.error_of_http_status(error.response.status_code) from None
+            raise realtime.error_of_http_status(
+                error.response.status_code, bytes(error.response.body or b"")
+            ) from None
         except (InvalidHandshake, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # trio hides the reason of a failed TLS handshake in the cause of an exception without words.
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error

@@ -14,6 +14,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "protocols",
         frozenset(
             {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
+            | {"dialect", "endpoint"}
         ),
     ),
     ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg", "patience"})),

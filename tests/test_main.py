@@ -26,6 +26,7 @@ def test_check_config_shows_everything_but_secrets(
     assert "server.max_calls = 7" in out
     assert "realtime.api_key = (set, hidden)" in out
     assert "hush" not in out
+    assert "# the model is reached at wss://api.openai.com/v1/realtime?model=gpt-realtime-2.1 (Authorization" in out
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,8 @@ def test_check_config_shows_everything_but_secrets(
         (["check-config", "--config", "missing.toml"], "missing.toml: no such file"),
         (["check-config", "--set", "oops"], "--set oops: write it as SECTION.KEY=VALUE"),
         (["serve", "--set", "server.audiosocket_port=x"], "server.audiosocket_port"),
+        (["check-config", "--set", "realtime.url=wss://box"], "realtime.url: has no path"),
+        (["serve", "--set", "realtime.dialect=beta"], "OpenAI refuses the beta dialect"),
     ],
 )
 def test_mistakes_get_one_line_that_says_what_to_do(

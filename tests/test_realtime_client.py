@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
+from websockets.http11 import Request, Response
+from websockets.trio.server import ServerConnection, serve
 
 from bridge import realtime
 from bridge.config import Agent, Realtime
 from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
-from bridge.realtime_client import RealtimeConnection, open_realtime, session_url
+from bridge.realtime_client import RealtimeConnection, open_realtime
 from simulators.memory import MemoryListener
 from simulators.model_script import Pace, Say, Script
-from simulators.realtime_server import RealtimeServer
+from simulators.realtime_server import REFUSALS, RealtimeServer
 
 CONFIG = Realtime(url="ws://model.test/v1/realtime", api_key="good")
 SESSION = realtime.session_update(Agent(), [])
@@ -62,32 +67,95 @@ async def test_the_session_is_configured_before_anything_else(autojump_clock: Mo
     assert server.session.config["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 500
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        ("invalid_api_key", ModelRejected),
-        ("model_not_found", ModelRejected),
-        ("insufficient_quota", ModelRejected),
-        ("beta_api_shape_disabled", ModelRejected),
-        ("server_error", ModelUnreachable),
-    ],
-)
-async def test_refusals_in_band_after_a_good_upgrade(
-    autojump_clock: MockClock, code: str, kind: type[ModelError]
-) -> None:
+# Every row of section 1.3: how an opening fails, and whether another try may help.
+IN_BAND = {
+    "invalid_api_key": False,
+    "beta_api_shape_disabled": False,
+    "missing_model": False,
+    "invalid_model": False,
+    "model_not_found": False,
+    "insufficient_permissions": False,
+    "insufficient_quota": False,
+    "credit_balance_exhausted": False,
+    "session_limit_reached": False,
+    "model_load_error": False,
+    "server_error": True,
+}
+HTTP = {
+    **dict.fromkeys((301, 308, 400, 401, 402, 403, 404, 405, 410, 422, 426), False),
+    **dict.fromkeys((408, 425, 429, 500, 502, 503, 504), True),
+}
+CLOSES = {
+    **dict.fromkeys((1002, 1003, 1008, 3000, 4000, 4003, 4004), False),
+    **dict.fromkeys((1000, 1001, 1011, 1012, 1013), True),
+}
+
+
+async def test_every_refusal_of_the_simulator_is_in_the_table() -> None:
+    assert set(REFUSALS) == set(IN_BAND), "say here whether another try may help"
+
+
+@pytest.mark.parametrize(("code", "again"), IN_BAND.items())
+async def test_refusals_in_band_after_a_good_upgrade(autojump_clock: MockClock, code: str, again: bool) -> None:
     server = RealtimeServer()
     with server.refusing(code):
         error = await refused(server)
-    assert type(error) is kind
+    assert type(error) is (ModelUnreachable if again else ModelRejected)
     assert isinstance(error, ModelError)
     assert error.code == code
+    assert (len(server.sessions) > 1) is again
+    assert (trio.current_time() > 6) is again
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, ModelRejected), (404, ModelRejected), (503, ModelUnreachable)])
-async def test_refusals_by_http_status(autojump_clock: MockClock, status: int, kind: type[ModelError]) -> None:
+@pytest.mark.parametrize(("status", "again"), HTTP.items())
+async def test_refusals_by_http_status(autojump_clock: MockClock, status: int, again: bool) -> None:
     server = RealtimeServer()
     with server.http_status(status):
-        assert type(await refused(server)) is kind
+        error = await refused(server)
+    assert type(error) is (ModelUnreachable if again else ModelRejected)
+    assert f"HTTP {status}" in str(error)
+    assert (trio.current_time() > 6) is again
+
+
+@pytest.mark.parametrize(("code", "again"), CLOSES.items())
+async def test_closes_without_a_word(autojump_clock: MockClock, code: int, again: bool) -> None:
+    server = RealtimeServer()
+    with server.closing_at_once(code):
+        error = await refused(server)
+    assert type(error) is (ModelUnreachable if again else ModelRejected)
+    assert (trio.current_time() > 6) is again
+
+
+async def test_a_connection_that_breaks_is_tried_again(autojump_clock: MockClock) -> None:
+    server = RealtimeServer()
+    with server.faulty(created_after_s=1), server.dropped():
+        error = await refused(server)
+    assert type(error) is ModelUnreachable
+    assert len(server.sessions) > 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (429, b'{"error":{"type":"x","code":"insufficient_quota"}}', ModelRejected, "insufficient_quota"),
+        (429, b'{"error":{"code":"rate_limit_exceeded"}}', ModelUnreachable, "rate_limit_exceeded"),
+        (
+            400,
+            b'{"error":{"code":"OpperationNotSupported","message":"hush"}}',
+            ModelRejected,
+            "OpperationNotSupported",
+        ),
+        (401, b'{"error":{"code":"401","message":"Access denied"}}', ModelRejected, "401"),
+        (503, b"<html>", ModelUnreachable, "503"),
+        (503, b"", ModelUnreachable, "503"),
+        (502, b"[1]", ModelUnreachable, "502"),
+    ],
+)
+def test_the_body_of_a_refusal(status: int, body: bytes, kind: type[ModelError], code: str) -> None:
+    error = realtime.error_of_http_status(status, body)
+    assert type(error) is kind
+    assert error.code == code
+    assert "hush" not in str(error)
 
 
 async def test_what_another_try_may_mend_is_tried_again_until_the_limit(autojump_clock: MockClock) -> None:
@@ -145,6 +213,75 @@ async def test_conversation_created_before_the_session_does_no_harm(autojump_clo
         await open_and(server)
 
 
+async def test_a_session_that_is_created_seconds_late(autojump_clock: MockClock) -> None:
+    """LocalAI loads the model first."""
+    server = RealtimeServer()
+    with server.faulty(created_after_s=7):
+        await open_and(server)
+    assert 7 <= trio.current_time() < 8
+    assert len(server.sessions) == 1
+
+
+async def test_a_server_that_greets_with_its_conversation_and_waits_for_the_update(autojump_clock: MockClock) -> None:
+    """xAI wants the update after `conversation.created` (section 3.1); its session stands flat."""
+    told: list[dict[str, Any]] = []
+
+    async def grok(websocket: ServerConnection) -> None:
+        await websocket.send('{"type":"conversation.created","conversation":{"id":"c"}}')
+        told.append(json.loads(await websocket.recv()))
+        await websocket.send('{"type":"session.created","session":{"expires_at":0}}')
+        session = {"audio": told[0]["session"]["audio"], "voice": "ara", "turn_detection": {"type": "server_vad"}}
+        await websocket.send(json.dumps({"type": "session.updated", "session": session}))
+        await websocket.wait_closed()
+
+    config = Realtime(url="ws://model.test/v1/realtime", dialect="xai")
+    async with trio.open_nursery() as nursery:
+        listener = MemoryListener()
+        await nursery.start(partial(serve, grok, listeners=[listener.as_socket_listener()]))
+        async with open_realtime(
+            config, SESSION, connect_s=8, close_s=2, connect_stream=listener.connect
+        ) as connection:
+            assert connection.session["audio"]["output"]["voice"] == "ara"
+            assert connection.session["audio"]["input"]["turn_detection"] == {"type": "server_vad"}
+            assert connection.expires_at is None
+        nursery.cancel_scope.cancel()
+    assert told[0]["session"]["voice"] == "marin"
+    assert told[0]["session"]["turn_detection"]["type"] == "server_vad"
+    assert "voice" not in told[0]["session"]["audio"]["output"]
+
+
+async def test_a_redirect_is_not_followed_with_our_key(autojump_clock: MockClock) -> None:
+    asked: list[str] = []
+
+    def moved(websocket: ServerConnection, request: Request) -> Response:
+        asked.append(request.path)
+        response = websocket.respond(307, "")
+        response.headers["Location"] = "ws://elsewhere.test/v1/realtime"
+        return response
+
+    async def nothing(websocket: ServerConnection) -> None:
+        raise AssertionError("no session was meant to open")
+
+    async with trio.open_nursery() as nursery:
+        listener = MemoryListener()
+        await nursery.start(partial(serve, nothing, listeners=[listener.as_socket_listener()], process_request=moved))
+        with pytest.raises(ModelRejected, match=r"the server moved; set realtime\.url"):
+            async with open_realtime(CONFIG, SESSION, connect_s=8, close_s=2, connect_stream=listener.connect):
+                pass
+        nursery.cancel_scope.cancel()
+    assert len(asked) == 1
+
+
+async def test_what_the_session_is_and_when_it_ends_is_told(autojump_clock: MockClock) -> None:
+    server = RealtimeServer()
+
+    async def use(connection: RealtimeConnection) -> None:
+        assert connection.session["audio"]["output"]["voice"] == "marin"
+        assert connection.expires_at == server.session.config["expires_at"]
+
+    await open_and(server, use)
+
+
 @pytest.mark.parametrize("code", [None, 1000, 1011])
 async def test_a_session_that_ends_is_lost_however_politely(autojump_clock: MockClock, code: int | None) -> None:
     server = RealtimeServer(Script.of(Say("x")))
@@ -182,21 +319,10 @@ async def test_nothing_reachable(autojump_clock: MockClock) -> None:
 
 async def test_a_key_never_shows_in_an_error(autojump_clock: MockClock) -> None:
     server = RealtimeServer()
-    config = Realtime(url="ws://model.test/v1", api_key="sk-very-secret", headers={"api-key": "hush"})
-    with server.http_status(401):
-        error = await refused(server, config=config)
-    assert "secret" not in repr(error)
-    assert "hush" not in repr(error)
-
-
-@pytest.mark.parametrize(
-    ("url", "model", "expected"),
-    [
-        ("wss://x/v1/realtime", "m-1", "wss://x/v1/realtime?model=m-1"),
-        ("wss://x/v1/realtime?a=b", "m 1", "wss://x/v1/realtime?a=b&model=m+1"),
-        ("wss://x/v1?model=theirs", "ours", "wss://x/v1?model=theirs"),
-        ("wss://x/v1", "", "wss://x/v1"),
-    ],
-)
-def test_the_model_goes_into_the_query(url: str, model: str, expected: str) -> None:
-    assert session_url(Realtime(url=url, model=model)) == expected
+    for auth in ("bearer", "query", "subprotocol"):
+        config = Realtime(url="ws://model.test/v1", api_key="sk-very-secret", auth=auth, headers={"x-token": "hush"})
+        with server.http_status(401):
+            error = await refused(server, config=config)
+        assert "secret" not in repr(error)
+        assert "hush" not in repr(error)
+        assert error.__cause__ is None  # whose text would be the library's, and hold the URL
