@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from bridge import mcp_servers
 from bridge.errors import ConfigError
+from bridge.mcp_servers import McpServer
 
 
 class MediaFormat(enum.StrEnum):
@@ -153,6 +155,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hang_up: bool = True
     transfers: dict[str, Destination] = {}
     sounds: AgentSounds = AgentSounds()
+    mcp: list[McpServer] = []
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -251,7 +254,16 @@ def load_config(
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
         _assign(tree, path, value)
         config = _convert(tree, f"command line, {path}")
+    config = _with_mcp_secrets(config, environ, source)
     return _with_paths_from(folder, config) if folder else config
+
+
+def _with_mcp_secrets(config: Config, environ: Mapping[str, str], source: str) -> Config:
+    agents = {}
+    for name, agent in config.agents.items():
+        servers = mcp_servers.with_secrets(agent.mcp, environ, f"{source}: agents.{name}.mcp")
+        agents[name] = msgspec.structs.replace(agent, mcp=servers)
+    return msgspec.structs.replace(config, agents=agents)
 
 
 def _with_paths_from(folder: PurePath, config: Config) -> Config:
@@ -336,6 +348,8 @@ def _check(config: Config, source: str) -> None:
         require(detection.prefix_padding_ms >= 0, f"{place}.prefix_padding_ms", "must not be negative")
         for target, destination in agent.transfers.items():
             require(bool(destination.to), f"agents.{name}.transfers.{target}.to", "names no extension")
+        for place, remedy in mcp_servers.problems(agent.mcp, f"agents.{name}.mcp"):
+            require(False, place, remedy)
 
 
 def effective(config: Config) -> list[tuple[str, str]]:
@@ -343,13 +357,16 @@ def effective(config: Config) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
 
     def walk(value: Any, path: str) -> None:
-        if path in SECRETS and value:
+        if (path in SECRETS or mcp_servers.is_secret(path)) and value:
             rows.append((path, "(set, hidden)"))
         elif path.endswith(".url"):
             rows.append((path, repr(masked_url(value))))
         elif isinstance(value, dict) and value:
             for key, inner in value.items():
                 walk(inner, f"{path}.{key}" if path else key)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, inner in enumerate(value):
+                walk(inner, f"{path}[{index}]")
         else:
             rows.append((path, repr(value)))
 

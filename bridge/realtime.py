@@ -11,12 +11,13 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from bridge.config import Agent
 from bridge.errors import ModelError, ModelLost, ModelProtocolError, ModelRejected, ModelUnreachable
+from bridge.realtime_mcp import McpError, McpEvent, McpToolInfo
 
 PCM_FORMAT: Mapping[str, object] = {"type": "audio/pcm", "rate": 24000}
 
@@ -35,7 +36,10 @@ class ContentPart(msgspec.Struct, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One conversation item: a message, or a function call with its arguments as a JSON string (maybe invalid)."""
+    """One conversation item: a message, or a function call with its arguments as a JSON string (maybe invalid).
+
+    From `server_label` on: of MCP, types `mcp_list_tools`, `mcp_call` and `mcp_approval_request` (section 2.3).
+    """
 
     id: str = ""
     type: str = ""
@@ -45,6 +49,11 @@ class Item(msgspec.Struct, frozen=True):
     call_id: str | None = None
     name: str | None = None
     arguments: Any = None
+    server_label: str | None = None
+    approval_request_id: str | None = None
+    output: Any = None
+    error: McpError | str | None = None
+    tools: list[McpToolInfo] | None = None
 
     @property
     def arguments_json(self) -> str:
@@ -149,6 +158,12 @@ class OutputItemDone(msgspec.Struct, frozen=True, tag="response.output_item.done
     item: Item
 
 
+class ItemDone(msgspec.Struct, frozen=True, tag="conversation.item.done"):
+    """An item of the conversation is complete. MCP lists and approval requests come so, maybe in no response at all."""
+
+    item: Item
+
+
 class ResponseDone(msgspec.Struct, frozen=True, tag="response.done"):
     """Generated, never "played": the caller may have minutes of it still to hear."""
 
@@ -176,8 +191,10 @@ HandledEvent = (
     | AudioDelta
     | AgentTranscript
     | OutputItemDone
+    | ItemDone
     | ResponseDone
     | ErrorEvent
+    | McpEvent
 )
 ServerEvent = HandledEvent | Unhandled
 
@@ -187,7 +204,8 @@ _HANDLED_TYPES = frozenset(
     str(kind.__struct_config__.tag)
     for kind in (
         SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript,
-        ResponseCreated, AudioDelta, AgentTranscript, OutputItemDone, ResponseDone, ErrorEvent,
+        ResponseCreated, AudioDelta, AgentTranscript, OutputItemDone, ItemDone, ResponseDone,
+        ErrorEvent, *get_args(McpEvent),
     )
 )  # fmt: skip
 

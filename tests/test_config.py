@@ -11,6 +11,7 @@ import pytest
 
 from bridge.config import Agent, Config, MediaFormat, effective, load_config
 from bridge.errors import ConfigError
+from bridge.mcp_servers import McpServer
 
 EXAMPLE = Path(__file__).parent.parent / "bridge.toml"
 
@@ -32,12 +33,18 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
             return {path}
         return {key for name, inner in tree.items() for key in keys(inner, f"{path}.{name}")}
 
-    assert keys(defaults) - keys(written) == {".agents.default.transfers", ".routes"}
+    assert keys(defaults) - keys(written) == {".agents.default.transfers", ".agents.default.mcp", ".routes"}
     # What is commented out must be right as well.
-    uncommented = re.sub(r"(?m)^#(\[|[a-z]+ =)", r"\1", text) + "[agents.sales]\n"
+    uncommented = re.sub(r"(?m)^#(\[|[a-z_]+ =)", r"\1", text) + "[agents.sales]\n"
     config = load_config(uncommented, {})
     assert config.agents["default"].transfers["reception"].to == "600@phones"
     assert config.routes[0].agent == "sales"
+    mcp = tomllib.loads(uncommented)["agents"]["default"]["mcp"][0]
+    assert keys(mcp) == keys(msgspec.to_builtins(McpServer(server_label="")))
+    assert (
+        McpServer(server_label="orders", server_url=mcp["server_url"], approve=["order_status"])
+        == (config.agents["default"].mcp[0])
+    )
 
 
 def test_environment_beats_the_file_and_the_command_line_beats_both() -> None:

@@ -9,12 +9,13 @@ import pytest
 
 BRIDGE = Path(__file__).parent.parent / "bridge"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("words", frozenset({"errors", "config"})),
+    ("words", frozenset({"errors", "config"} | {"mcp_servers"})),
     (
         "protocols",
         frozenset(
             {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
             | {"dialect", "endpoint"}
+            | {"realtime_mcp", "mcp"}
         ),
     ),
     ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg", "patience"})),
