@@ -320,6 +320,7 @@ def test_a_response_is_shaped_as_in_ga() -> None:
     words = {"id": "i", "type": "message", "role": "assistant", "content": [{"type": "audio", "transcript": "Hi"}]}
     response = {
         "id": "r",
+        "object": "realtime.response",
         "status": "cancelled",
         "status_details": {"type": "cancelled", "reason": "turn_detected"},
         "output": [words, call],
