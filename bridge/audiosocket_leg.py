@@ -12,9 +12,7 @@ What Asterisk demands of its peer, and where it is kept (facts: `res_audiosocket
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from typing import Protocol, cast
 from uuid import UUID
 
 import trio
@@ -24,6 +22,7 @@ from bridge.audiosocket import HEADER_BYTES, KIND_OF_RATE, RATE_HZ_OF_KIND, Fram
 from bridge.ending import Farewell
 from bridge.errors import MediaLost, MediaProtocolError
 from bridge.leg import CallerAudio, CallerDigit, CallerLeft, LegEvent
+from bridge.nowait_io import nowait_io
 from bridge.playout import Metronome
 
 SLIN = PcmFormat(8000)
@@ -33,51 +32,6 @@ SUPPORTED_RATES_HZ = (8000, 16000, 24000)
 # RST, which would hang up the caller instead of letting the dialplan go on; so we read until the far end has closed.
 LINGER_S = 1.0
 _READ_BYTES = 65536
-
-
-class NowaitIo(Protocol):
-    """Reading and writing that never wait. Both raise `MediaLost` when the connection is broken."""
-
-    def read_nowait(self) -> bytes | None:
-        """What has come; empty: the far end has finished; None: nothing new."""
-        ...
-
-    def write_nowait(self, data: bytes) -> int:
-        """How many bytes were taken, from the front; 0 while the far end takes nothing."""
-        ...
-
-
-class _SocketIo:
-    """On the file descriptor of a TCP socket, which trio has made non-blocking: a third of the cost of trio's calls.
-
-    The descriptor is asked for each time (-1 once closed): a number kept would soon be that of another call.
-    """
-
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._descriptor = socket.fileno
-
-    def read_nowait(self) -> bytes | None:
-        try:
-            return os.read(self._descriptor(), _READ_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise MediaLost(f"the AudioSocket connection broke: {error.strerror}") from error
-
-    def write_nowait(self, data: bytes) -> int:
-        try:
-            return os.write(self._descriptor(), data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise MediaLost(f"the AudioSocket connection is gone: {error.strerror}") from error
-
-
-def nowait_io(stream: trio.abc.Stream) -> NowaitIo:
-    """How to read and write `stream` without waiting: a socket's descriptor, or what a stream of tests brings itself."""
-    if isinstance(stream, trio.SocketStream):
-        return _SocketIo(stream.socket)
-    return cast(NowaitIo, stream)
 
 
 async def identify(stream: trio.abc.Stream) -> AudioSocketLeg:
@@ -130,7 +84,10 @@ class AudioSocketLeg:
         self._left = False  # and that has been told
         self._error: MediaProtocolError | MediaLost | None = None  # nothing comes after it
         self._unsent = b""  # the rest of a frame that the socket took in part
-        self._io = nowait_io(stream)
+        io = nowait_io(stream)
+        if io is None:
+            raise TypeError(f"a leg needs a stream that can be tried without waiting, not {type(stream).__name__}")
+        self._io = io
         self.frames_received = 0
         self.bytes_received = 0
         self.frames_sent = 0
@@ -151,6 +108,7 @@ class AudioSocketLeg:
         self._format = format
         self._kind = KIND_OF_RATE[format.rate_hz]
         self._header = encode(self._kind, format.silence)[:HEADER_BYTES]
+        self._whole_frame = HEADER_BYTES + format.frame_bytes
 
     async def learn_format(self) -> PcmFormat:
         """Find the format of a call that we did not ask for: by the kind of its first audio, which `receive` gives.
@@ -174,12 +132,14 @@ class AudioSocketLeg:
     def receive_nowait(self) -> list[LegEvent]:
         if self._error is not None:
             raise self._error
+        data = self._read_nowait()
+        if data is not None:
+            # What comes nearly always, one frame of 20 ms and nothing before it, needs no decoder (0.8 us, not 3.5).
+            if len(data) == self._whole_frame and data.startswith(self._header) and self._in_step:
+                return [self._audio(data[HEADER_BYTES:])]
+            self._decoder.receive_data(data)
         events = list(self._kept)
         self._kept.clear()
-        try:
-            self._read_nowait()
-        except MediaLost as error:
-            self._error = error
         try:
             while not self._left and (event := self._decoded(learning=False)) is not None:
                 events.append(event)
@@ -197,15 +157,19 @@ class AudioSocketLeg:
         if len(frame) != self._format.frame_bytes:
             raise ValueError(f"a frame has {self._format.frame_bytes} bytes at this rate, not {len(frame)}")
         # A write that the socket took in part (its buffer was full) is completed first: the stream must stay in frame.
-        if self._unsent:
-            self._unsent = self._unsent[self._io.write_nowait(self._unsent) :]
-            if self._unsent:
-                return False
         data = self._header + frame
-        taken = self._io.write_nowait(data)
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[self._io.write_nowait(self._unsent) :]
+                if self._unsent:
+                    return False
+            taken = self._io.write_nowait(data)
+        except OSError as error:
+            raise MediaLost(f"the AudioSocket connection is gone: {error.strerror}") from error
         if not taken:
             return False
-        self._unsent = data[taken:]
+        if taken < len(data):
+            self._unsent = data[taken:]
         self.frames_sent += 1
         return True
 
@@ -224,14 +188,23 @@ class AudioSocketLeg:
         # In the middle of a frame the far end would take a 0x00 for audio; after its FIN nobody reads it.
         await part(self._stream, goodbye=not self._unsent and not self._finished)
 
-    def _read_nowait(self) -> None:
+    def _read_nowait(self) -> bytes | None:
+        """What has come, if anything has; notes the end of the connection, in order or not."""
         if self._finished:
-            return
-        data = self._io.read_nowait()
-        if data:
-            self._decoder.receive_data(data)
-        elif data is not None:
+            return None
+        try:
+            data = self._io.read_nowait()
+        except OSError as error:
+            self._error = MediaLost(f"the AudioSocket connection broke: {error.strerror}")
+            return None
+        if data == b"":
             self._finished = True
+        return data or None
+
+    @property
+    def _in_step(self) -> bool:
+        """Nothing has come that was not told yet: what comes now begins with a header."""
+        return not self._kept and not self._decoder.buffered_bytes
 
     async def _next_event(self) -> LegEvent:
         """The next event while the format is being learnt."""

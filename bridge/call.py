@@ -4,10 +4,10 @@
     |- sessions (nursery)        not cancelled by the end of the call: a model session closes politely, bounded
     `- tasks (nursery)           `Ending` cancels its scope; every task may declare the end, the first one counts
         |- media                 hands the leg to the process's clock, which calls back (from the first moment):
-        |                          `_heard`      caller's audio -> outbox; digits; the leg's end
+        |                          `_heard`      caller's audio -> uplink; digits; the leg's end
         |                          `_frame_due`  each 20 ms: playout or silence -> leg
         |- converse              open the session, answer, greet; messages -> conversation
-        |   `- transmit          outbox -> model
+        |   `- transmit          uplink -> model, where it had to wait
         |- watch_control         ARI events of this channel
         |- tick                  every 250 ms: the dialogue's timers
         `- run tool, transfer    as the conversation asks
@@ -47,12 +47,10 @@ from bridge.media_clock import PHASES, MediaClock
 from bridge.playout import PlayoutQueue
 from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
 from bridge.tools import ToolRegistry
+from bridge.uplink import Uplink
 
 _log = logging.getLogger("bridge.call")
 
-OUTBOX_EVENTS = 256
-# Audio that waits longer than this for the model's socket is old news; control events never yield to it.
-OUTBOX_AUDIO_FRAMES = 25
 TICK_S = 0.25
 # A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
 UPLINK_GAP_S = 0.1
@@ -107,12 +105,11 @@ class _Call:
         # made everything 20 ms later (measured by `bench`: uplink p50 20.5 ms at slin16, 0.3 at slin24).
         self._append_at = MODEL_FORMAT.bytes_per_ms * (services.realtime.append_ms - 10)
         self._appending = bytearray()
-        self._send_outbox, self._outbox = trio.open_memory_channel[tuple[bytes, float]](OUTBOX_EVENTS)
+        self._uplink = Uplink(lambda heard_at: self.record.uplink_ms.add(trio.current_time() - heard_at))
         self._model_listens = False
         self._first_audio = trio.Event()
         self._last_audio_at = 0.0
         self._spoke_at = -math.inf
-        self._sending_since = math.inf
         self._scope = trio.CancelScope()
         self._ending = Ending(self._scope.cancel)
         self._began = trio.current_time()
@@ -202,11 +199,10 @@ class _Call:
             return
         chunk = bytes(self._appending)
         self._appending.clear()
-        if self._outbox.statistics().current_buffer_used >= OUTBOX_AUDIO_FRAMES:
+        if self._uplink.offer_audio(realtime.append_audio(chunk), self._last_audio_at):
+            self.record.audio_to_model_ms += MODEL_FORMAT.duration_ms(len(chunk))
+        else:
             self.record.audio_dropped_ms += MODEL_FORMAT.duration_ms(len(chunk))
-            return
-        self._send_outbox.send_nowait((realtime.append_audio(chunk), self._last_audio_at))
-        self.record.audio_to_model_ms += MODEL_FORMAT.duration_ms(len(chunk))
 
     async def _converse(self) -> None:
         if self._services.answer == "at_once":
@@ -218,7 +214,7 @@ class _Call:
                 await self._first_audio.wait()
             self._model_listens = True
             self._last_audio_at = max(self._last_audio_at, trio.current_time())
-            self._tasks.start_soon(self._transmit, connection)
+            self._tasks.start_soon(self._uplink.transmit, connection)
             self._apply(self._conversation.media_ready(trio.current_time()))
             while True:
                 message = await connection.receive()
@@ -260,15 +256,6 @@ class _Call:
         if self.record.answered_after_s is None:
             self.record.answered_after_s = round(trio.current_time() - self._began, 4)
 
-    async def _transmit(self, connection: RealtimeConnection) -> None:
-        async for payload, heard_at in self._outbox:
-            # Watched by `_tick`: with a dead network path the write waits for ever, and websockets' ping behind it.
-            self._sending_since = trio.current_time()
-            await connection.send(payload)
-            self._sending_since = math.inf
-            if heard_at:
-                self.record.uplink_ms.add(trio.current_time() - heard_at)
-
     async def _watch_control(self) -> None:
         while True:
             match await self._control.next_event():
@@ -282,7 +269,8 @@ class _Call:
             await trio.sleep(TICK_S)
             now = trio.current_time()
             self._apply(self._conversation.tick(now))
-            if now - self._sending_since >= self._limits.model_send_s:
+            # With a dead network path a write waits for ever, and websockets' ping behind it.
+            if now - self._uplink.stuck_since >= self._limits.model_send_s:
                 self._ending.declare(
                     EndReason.MODEL_LOST, f"the model's side has taken nothing for {self._limits.model_send_s:g} s"
                 )
@@ -323,9 +311,7 @@ class _Call:
         for command in commands:
             match command:
                 case SendEvent(payload=payload):
-                    try:
-                        self._send_outbox.send_nowait((payload, 0.0))
-                    except trio.WouldBlock:
+                    if not self._uplink.put(payload):
                         self._ending.declare(EndReason.MODEL_STALLED, "the model's connection takes nothing any more")
                 case Notice(event=event, facts=facts):
                     self._count(event, facts)

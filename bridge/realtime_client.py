@@ -25,6 +25,7 @@ from bridge.config import Realtime
 from bridge.dialect import Translator
 from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import ModelError, ModelRejected, ModelUnreachable
+from bridge.websocket_writer import WebsocketWriter
 
 ConnectStream = Callable[[], trio.abc.Stream]
 
@@ -40,6 +41,7 @@ class RealtimeConnection:
         self._websocket = websocket
         self._translator = translator
         self._waiting: deque[bytes] = deque()  # what a message stood for beside the event that was handed out
+        self._writer = WebsocketWriter(websocket)
         self.released = trio.Event()
         self.session: dict[str, Any] = {}
         self.expires_at: float | None = None
@@ -52,6 +54,25 @@ class RealtimeConnection:
         """
         try:
             await self._websocket.send(self._translator.to_server(payload), text=True)
+        except ConnectionClosed:
+            raise self._loss(established=True) from None
+
+    def send_audio_nowait(self, payload: bytes) -> bool:
+        """Send an append event at once. False: nothing was written, use `send`, which tells why. Never raises.
+
+        No dialect says an append in another way, so nothing is translated.
+        After True `unfinished` may be set: the network took a part of it, and `finish` must follow.
+        """
+        return self._writer.send_nowait(payload)
+
+    @property
+    def unfinished(self) -> bool:
+        return self._writer.unfinished
+
+    async def finish(self) -> None:
+        """Send what is left of an event that `send_audio_nowait` began. Raises, and is cancelled, as `send`."""
+        try:
+            await self._writer.finish()
         except ConnectionClosed:
             raise self._loss(established=True) from None
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import operator
+import os
 import socket
 from typing import cast
 
 import trio
 
-from bridge.errors import MediaLost
-
 _READ_BYTES = 65536
+
+
+def _os_error(number: int) -> OSError:
+    """As the kernel's, with its words."""
+    return OSError(number, os.strerror(number))
 
 
 class _NamedSocket:
@@ -128,21 +133,23 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 await self._in.change()
 
     def read_nowait(self) -> bytes | None:
-        """What has come; empty after the far end's FIN; None: nothing new. Raises `MediaLost` after a reset."""
+        """What has come; empty after the far end's FIN; None: nothing new. Raises `OSError` after a reset."""
         if self._closed:
-            raise MediaLost("the AudioSocket connection broke: this end was closed")
+            raise _os_error(errno.EBADF)
         if self._in.data:
             return self._in.take(_READ_BYTES)
         if self._in.finished:
             return b""
         if self._in.broken:
-            raise MediaLost("the AudioSocket connection broke: connection reset by peer")
+            raise _os_error(errno.ECONNRESET)
         return None
 
     def write_nowait(self, data: bytes) -> int:
-        """How many bytes were taken. Raises `MediaLost` after a reset, `send_eof`, or when either end is closed."""
-        if self._closed or self._out.finished or self._out.broken:
-            raise MediaLost("the AudioSocket connection is gone: broken pipe")
+        """How many bytes were taken. Raises `OSError` after a reset, `send_eof`, or when either end is closed."""
+        if self._closed:
+            raise _os_error(errno.EBADF)
+        if self._out.finished or self._out.broken:
+            raise _os_error(errno.EPIPE)
         taken = self._out.put(data)
         self.writes += bool(taken)
         return taken

@@ -29,7 +29,7 @@ from bridge.server import Ready, Seams, serve
 from bridge.tools import ToolRegistry
 from simulators.ari_server import AriServer, FakeChannel
 from simulators.caller import Caller
-from simulators.memory import MemoryListener
+from simulators.memory import MemoryListener, MemoryStream
 from simulators.model_script import Pace, Script
 from simulators.realtime_faults import Faults
 from simulators.realtime_server import RealtimeServer
@@ -55,8 +55,11 @@ class _Collector(logging.Handler):
 class _Path(trio.abc.Stream):
     """The way to the model, which can die without a word, as a route or a firewall does."""
 
-    def __init__(self, inner: trio.abc.Stream, of: House) -> None:
+    def __init__(self, inner: MemoryStream, of: House) -> None:
         self._inner, self._house = inner, of
+
+    def write_nowait(self, data: bytes) -> int:
+        return 0 if self._house.path_dead else self._inner.write_nowait(data)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._house.path_dead:

@@ -12,6 +12,8 @@ import leg_contract
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge import audiosocket_leg
 from bridge.audio import PcmFormat
@@ -297,8 +299,49 @@ async def test_an_error_frame_is_a_protocol_error() -> None:
 async def test_a_reset_says_so() -> None:
     leg, far = await make_pair()
     await far.break_off()
-    with pytest.raises(MediaLost, match="connection reset by peer"):
+    with pytest.raises(MediaLost, match="Connection reset by peer"):
         leg.receive_nowait()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(1, 2000), min_size=1, max_size=40))
+def test_however_the_stream_is_cut_the_same_is_heard(kinds: list[int], cuts: list[int]) -> None:
+    """One whole frame in a read is told without the decoder; before and after it the decoder must be in step."""
+    pieces: list[tuple[bytes, LegEvent | None]] = []
+    for number, kind in enumerate(kinds):
+        pcm = number.to_bytes(2, "big") * 320
+        match kind:
+            case 0:
+                pieces.append((encode(Kind.DTMF, b"5"), CallerDigit("5")))
+            case 1:
+                pieces.append((encode(Kind.SLIN16, pcm[:100]), CallerAudio(pcm[:100])))
+            case 2:
+                pieces.append((encode(Kind.SLIN16), None))
+            case _:
+                pieces.append((encode(Kind.SLIN16, pcm), CallerAudio(pcm)))
+    wire, rest = [], b"".join(piece for piece, _ in pieces)
+    for cut in cuts * len(rest):
+        if not rest:
+            break
+        wire.append(rest[:cut])
+        rest = rest[cut:]
+
+    def heard(reads: list[bytes]) -> list[LegEvent]:
+        far, stream = memory_stream_pair()
+        decoder = FrameDecoder()
+        decoder.receive_data(HELLO)
+        decoder.next_frame()
+        leg = AudioSocketLeg(stream, decoder, CALL_ID)
+        leg.expect_format(SLIN16)
+        events: list[LegEvent] = []
+        for data in reads:
+            assert far.write_nowait(data) == len(data)
+            events += leg.receive_nowait()
+        assert leg.frames_received == sum(isinstance(event, CallerAudio) for event in events)
+        return events
+
+    expected = [event for _, event in pieces if event is not None]
+    assert heard(wire) == heard([piece for piece, _ in pieces]) == expected
 
 
 async def test_what_came_before_an_error_is_told_first_and_the_error_next() -> None:

@@ -22,16 +22,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "shells",
         frozenset(
-            {
-                "audiosocket_leg",
-                "realtime_client",
-                "ari_client",
-                "ari_control",
-                "media_clock",
-                "tools",
-                "telemetry",
-                "sound_files",
-            }
+            {"nowait_io", "audiosocket_leg", "websocket_writer", "realtime_client", "uplink", "media_clock"}
+            | {"ari_client", "ari_control", "tools", "telemetry", "sound_files"}
         ),
     ),
     ("one call", frozenset({"switchboard", "call"})),
@@ -39,7 +31,15 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
 )
 LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules}
 # A shell may use another only where the two are one concept in two files.
-SHELL_FAMILIES = {frozenset({"ari_control", "ari_client"})}
+SHELL_FAMILIES = {
+    frozenset(pair)
+    for pair in (
+        ("ari_control", "ari_client"),
+        ("audiosocket_leg", "nowait_io"),
+        ("realtime_client", "websocket_writer"),
+        ("websocket_writer", "nowait_io"),
+    )
+}
 PURE_FORBIDDEN = {"trio", "socket", "time", "random", "logging", "websockets", "asyncio", "threading", "datetime"}
 
 

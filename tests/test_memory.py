@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.audiosocket_leg import nowait_io
-from bridge.errors import MediaLost
+from bridge.nowait_io import NowaitIo
+from bridge.nowait_io import nowait_io as io_or_none
 from simulators.memory import MemoryListener, MemoryStream, memory_stream_pair
 
 Ends = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
@@ -27,6 +27,12 @@ async def socket_ends() -> Ends:
     async with listener:
         client = await trio.testing.open_stream_to_socket_listener(listener)
         return client, await listener.accept()
+
+
+def nowait_io(stream: trio.abc.Stream) -> NowaitIo:
+    io = io_or_none(stream)
+    assert io is not None
+    return io
 
 
 async def read(stream: trio.abc.Stream) -> bytes:
@@ -51,7 +57,7 @@ def reset(stream: trio.abc.Stream) -> None:
 async def writes_fail(stream: trio.abc.Stream) -> None:
     """At the second write, if not at once: a socket must hear from its far end that it is gone."""
     io = nowait_io(stream)
-    with pytest.raises(MediaLost):  # noqa: PT012
+    with pytest.raises(OSError, match=r"(?i)broken pipe|reset by peer"):  # noqa: PT012
         for _ in range(2):
             io.write_nowait(b"x")
             await trio.sleep(0.01)
@@ -99,7 +105,7 @@ async def half_closed_it_writes_no_more(
     one: trio.abc.HalfCloseableStream, other: trio.abc.HalfCloseableStream
 ) -> None:
     await one.send_eof()
-    with pytest.raises(MediaLost, match=r"(?i)broken pipe"):
+    with pytest.raises(OSError, match=r"(?i)broken pipe"):
         nowait_io(one).write_nowait(b"x")
     with pytest.raises(trio.ClosedResourceError):
         await one.send_all(b"x")
@@ -121,7 +127,7 @@ async def closing_with_unread_data_is_a_reset(
     await trio.sleep(0.01)
     await one.aclose()
     assert await read(other) == b"last words"
-    with pytest.raises(MediaLost, match=r"(?i)reset by peer"):
+    with pytest.raises(OSError, match=r"(?i)reset by peer"):
         await read(other)
     await writes_fail(other)
 
@@ -144,7 +150,7 @@ async def a_reset_is_told_after_what_had_come(
     await trio.sleep(0.01)
     reset(one)
     assert await read(other) == b"abc"
-    with pytest.raises(MediaLost, match=r"(?i)reset by peer"):
+    with pytest.raises(OSError, match=r"(?i)reset by peer"):
         await read(other)
     await writes_fail(other)
 
@@ -165,9 +171,9 @@ async def a_closed_end_says_so(one: trio.abc.HalfCloseableStream, other: trio.ab
     await other.send_all(b"unread")
     await trio.sleep(0.01)
     await one.aclose()
-    with pytest.raises(MediaLost):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         nowait_io(one).read_nowait()
-    with pytest.raises(MediaLost):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         nowait_io(one).write_nowait(b"x")
     with pytest.raises(trio.ClosedResourceError):
         await one.receive_some()
