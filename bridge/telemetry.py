@@ -16,53 +16,21 @@ from typing import Any, Literal
 
 import msgspec
 
+from bridge.latency import CallLatency, Latencies
+from bridge.usage import UsageTotals, usd_of
+
 call_id_of_context: contextvars.ContextVar[str] = contextvars.ContextVar("call_id", default="")
 
 _log = logging.getLogger("bridge.call")
 
 
-class Latencies:
-    """A distribution of durations, kept as counts per 0.25 ms up to one second: fixed memory, any number of values."""
-
-    _STEP_MS = 0.25
-    _BUCKETS = 4000
-
-    __slots__ = ("_counts", "count", "max_ms")
-
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
-        self.count = 0
-        self.max_ms = 0.0
-
-    def add(self, seconds: float) -> None:
-        ms = seconds * 1000
-        bucket = min(self._BUCKETS, int(ms / self._STEP_MS))
-        self._counts[bucket] = self._counts.get(bucket, 0) + 1
-        self.count += 1
-        self.max_ms = max(self.max_ms, ms)
-
-    def percentile_ms(self, percent: float) -> float:
-        """The upper edge of the bucket that holds this percentile, in ms; 0.0 when nothing was measured."""
-        wanted = self.count * percent / 100
-        seen = 0
-        for bucket in sorted(self._counts):
-            seen += self._counts[bucket]
-            if seen >= wanted:
-                return min((bucket + 1) * self._STEP_MS, round(self.max_ms, 2))
-        return 0.0
-
-    def summary(self) -> dict[str, float]:
-        return {
-            "count": self.count,
-            "p50_ms": self.percentile_ms(50),
-            "p99_ms": self.percentile_ms(99),
-            "max_ms": round(self.max_ms, 2),
-        }
-
-
 @dataclass(slots=True)
 class CallRecord:
-    """Everything that is worth keeping of one call; filled while it runs, logged once at its end."""
+    """Everything that is worth keeping of one call; filled while it runs, logged once at its end.
+
+    `usage` and `cost_usd` are the server's figures at the prices of `priced_as_of`; `cost_usd` is None when nothing could
+    be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
+    """
 
     call_id: str
     agent: str = ""
@@ -89,13 +57,29 @@ class CallRecord:
     audio_heard_ms: int = 0
     interruptions: int = 0
     underruns: int = 0
+    turns: CallLatency = field(default_factory=CallLatency)
+    usage: UsageTotals = field(default_factory=UsageTotals)
+    cost_usd: float | None = None
+    priced_as_of: str = ""
+    model_reconnects: int = 0
+    longest_silence_ms: int = 0
+
+    def account(self, usage: UsageTotals, priced_as_of: str) -> None:
+        """Enter what the call used, and what that costs."""
+        self.usage, self.cost_usd, self.priced_as_of = usage, usd_of(usage.cost_nano_usd), priced_as_of
 
     def facts(self) -> dict[str, Any]:
         """The record as plain JSON types."""
         facts: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            facts[name] = value.summary() if isinstance(value, Latencies) else value
+            match value:
+                case Latencies() | CallLatency():
+                    facts[name] = value.summary()
+                case UsageTotals():
+                    facts[name] = msgspec.to_builtins(value)
+                case _:
+                    facts[name] = value
         return facts
 
 

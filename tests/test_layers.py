@@ -18,7 +18,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             | {"realtime_mcp", "mcp"}
         ),
     ),
-    ("decisions", frozenset({"history", "call_tools", "dialogue", "conversation", "leg", "patience"})),
+    (
+        "decisions",
+        frozenset({"history", "call_tools", "dialogue", "conversation", "latency", "leg", "patience"}),
+    ),
     (
         "shells",
         frozenset(

@@ -6,26 +6,9 @@ import json
 import logging
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from bridge.telemetry import CallRecord, ConsoleFormatter, JsonFormatter, Latencies, call_id_of_context
-
-
-@given(st.lists(st.floats(0, 2), min_size=1, max_size=200), st.sampled_from([50, 99]))
-def test_percentiles_are_within_one_bucket(values: list[float], percent: int) -> None:
-    latencies = Latencies()
-    for value in values:
-        latencies.add(value)
-    exact = sorted(values)[max(0, -(-len(values) * percent // 100) - 1)] * 1000
-    measured = latencies.percentile_ms(percent)
-    # Beyond one second everything shares the last bucket.
-    assert min(exact, 1000) - 0.26 <= measured <= min(exact, 1000.25) + 0.26
-    assert abs(latencies.summary()["max_ms"] - max(values) * 1000) < 0.01
-
-
-def test_nothing_measured_is_zero() -> None:
-    assert Latencies().summary() == {"count": 0, "p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0}
+from bridge.latency import Stage, TurnSpans
+from bridge.telemetry import CallRecord, ConsoleFormatter, JsonFormatter, call_id_of_context
+from bridge.usage import UsageTotals
 
 
 def test_the_record_is_plain_json() -> None:
@@ -34,6 +17,41 @@ def test_the_record_is_plain_json() -> None:
     facts = json.loads(json.dumps(record.facts()))
     assert facts["uplink_ms"]["count"] == 1
     assert facts["reason"] == ""
+
+
+# What people's dashboards read. Names may be added, none may go or change its type.
+RECORD = {
+    "call_id": str, "agent": str, "caller": str, "media_format": str, "began_unix_s": float, "reason": str, "detail": str,
+    "also": list, "completion_reason": str, "error": None, "duration_s": float, "answered_after_s": None,
+    "greeted_after_s": None, "replies": int, "model_reply_ms": dict, "bridge_reply_ms": dict, "uplink_ms": dict,
+    "frame_lateness_ms": dict, "frames_late": int, "frames_lost": int, "audio_to_model_ms": int, "audio_dropped_ms": int,
+    "audio_heard_ms": int, "interruptions": int, "underruns": int, "turns": dict, "usage": dict, "cost_usd": None,
+    "priced_as_of": str, "model_reconnects": int, "longest_silence_ms": int,
+}  # fmt: skip
+
+
+def test_the_records_names_and_types_stay() -> None:
+    facts = json.loads(json.dumps(CallRecord(call_id="c").facts()))
+    told = {name: None if value is None else type(value) for name, value in facts.items()}
+    assert {name: told.get(name) for name in RECORD} == RECORD
+    assert set(facts["uplink_ms"]) == {"count", "p50_ms", "p99_ms", "max_ms"}
+
+
+def test_the_record_tells_turns_and_cost() -> None:
+    record = CallRecord(call_id="c")
+    record.turns.add(TurnSpans(began=Stage.SPEECH_END, vad_ms=500.0, bridge_ms=20.0, total_ms=1400.0))
+    record.account(UsageTotals(responses=3, priced=2, unpriced=1, priced_nano_usd=3_249_600), "2026-11-01")
+    facts = json.loads(json.dumps(record.facts()))
+    assert facts["turns"]["total_ms"] == {"count": 1, "p50_ms": 1400.0, "p95_ms": 1400.0, "max_ms": 1400.0}
+    assert set(facts["turns"]) == {"vad_ms", "bridge_ms", "total_ms"}
+    assert facts["usage"] == {"responses": 3, "priced": 2, "unpriced": 1, "priced_nano_usd": 3_249_600}
+    assert (facts["cost_usd"], facts["priced_as_of"]) == (0.0032496, "2026-11-01")
+
+
+def test_a_call_that_could_not_be_priced_is_not_told_as_free() -> None:
+    record = CallRecord(call_id="c")
+    record.account(UsageTotals(responses=1, unpriced=1), "2026-11-01")
+    assert record.facts()["cost_usd"] is None
 
 
 def line(formatter: logging.Formatter, **extra: Any) -> str:
