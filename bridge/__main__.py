@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import trio
 
 from bridge import __version__, telemetry
-from bridge.config import Config, effective, load_config
-from bridge.endpoint import endpoint_of
+from bridge.call_tools import declarations
+from bridge.config import Config, effective, load_config, warnings_of
+from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import BridgeError, ConfigError
 from bridge.prices import check_budgets, load_prices
 from bridge.server import serve
+from bridge.session import masked, session_of
 from bridge.sound_files import load_sounds
+
+_log = logging.getLogger("bridge")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         endpoint = endpoint_of(config.realtime)
         if arguments.command == "check-config":
             load_sounds(config.agents)  # `serve` would end at a wrong one as well
-            for key, value in effective(config):
-                print(f"{key} = {value}")
-            print(f"# the model is reached at {endpoint}")
+            _show(config, endpoint)
             return 0
         telemetry.set_up_logging(config.server.log_format)
+        for warning in warnings_of(config):
+            _log.warning("%s", warning)
         _tame_garbage_collector()
         trio.run(_serve, config)
     except BridgeError as error:
@@ -54,6 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _show(config: Config, endpoint: Endpoint) -> None:
+    """Every setting, the endpoint, and what each agent's session is sent as; warnings go to standard error."""
+    for key, value in effective(config):
+        print(f"{key} = {value}")
+    print(f"# the model is reached at {endpoint}")
+    for name, agent in config.agents.items():
+        session = masked(session_of(agent, declarations(agent)))
+        print(f"\n# session of agent {name}, before the tools of the application:")
+        print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
+    for warning in warnings_of(config):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _tame_garbage_collector() -> None:

@@ -1,13 +1,15 @@
 """Every setting, typed and frozen: defaults here < `bridge.toml` < `BRIDGE_*` environment < command line.
 
-`load_config` is pure: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the place
-and the remedy. A module is handed the one section it needs, never the whole `Config`. Units stand in the names.
+`load_config` is pure: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the line, the
+key and the remedy. `warnings_of` tells what is right and yet worth a word. A module is handed the one section it needs,
+never the whole `Config`. Units stand in the names.
 `bridge.toml` in the root of the repository explains every key; a test compares it with the defaults below.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -18,6 +20,10 @@ import msgspec
 from bridge import mcp_servers
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
+from bridge.session import check_agent, masked, session_of
+from bridge.session_advice import model_advice, session_advice
+from bridge.toml_lines import dotted, line_of, lines_of
+from bridge.validation import converted
 
 
 class MediaFormat(enum.StrEnum):
@@ -107,14 +113,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who decides that the caller has finished: the server's VAD. `silence_duration_ms` is always sent, since the
-    server's real default (200) is not the documented one (500)."""
+    """Who decides that the caller has finished: the server's VAD, or with `manual` the caller by two keys.
 
-    type: Literal["server_vad", "semantic_vad"] = "server_vad"
+    `silence_duration_ms` is always sent, since the server's real default (200) is not the documented one (500).
+    """
+
+    type: Literal["server_vad", "semantic_vad", "manual"] = "server_vad"
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 500
+    idle_timeout_ms: int = 0
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    talk_key: str = "*"
+    send_key: str = "#"
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,13 +150,19 @@ class AgentSounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One voice agent: who it is, how it speaks, and what it may do."""
+    """One voice agent: who it is, how it speaks, and what it may do.
+
+    `session` holds further fields of the model's session, as they were written; `session.session_of` merges them over
+    what the keys here make, and `session.check_agent` refuses what contradicts them.
+    """
 
     instructions: str = "You are a friendly voice agent on a phone line. Keep your answers short."
     greeting: str = "Greet the caller in one short sentence and ask how you can help."
     voice: str = "marin"
     speed: float = 1.0
     turn_detection: TurnDetection = TurnDetection()
+    barge_in: Literal["interrupt", "confirm", "off"] = "interrupt"
+    greeting_barge_in: Literal["interrupt", "off"] = "interrupt"
     noise_reduction: Literal["near_field", "far_field", "off"] = "off"
     transcription_model: str = "gpt-transcribe"
     transcription_language: str = ""
@@ -156,6 +173,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     transfers: dict[str, Destination] = {}
     sounds: AgentSounds = AgentSounds()
     mcp: list[McpServer] = []
+    session: dict[str, Any] = {}
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,18 +260,24 @@ def load_config(
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
-    config = _convert(tree, source)
+        told = _TOML_LINE.search(str(error))
+        end = text.count("\n") + 1
+        raise ConfigError(f"{source}:{told[1] if told else end}: not valid TOML: {error}") from error
+    try:
+        config = _convert(tree)
+    except ConfigError as error:
+        line = line_of(lines_of(text), error.place)
+        raise ConfigError(f"{source}:{line}: {error}" if line else f"{source}: {error}", place=error.place) from error
     for name, path in reversed(_ENVIRONMENT):
         if environ.get(name):
             _assign(tree, path, environ[name])
-            config = _convert(tree, f"environment variable {name}")
+            config = _convert_from(f"environment variable {name}", tree)
     for path, value in (overrides or {}).items():
         if path.partition(".")[0] not in _SCALAR_SECTIONS or path.count(".") != 1:
             known = ", ".join(sorted(_SCALAR_SECTIONS))
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
         _assign(tree, path, value)
-        config = _convert(tree, f"command line, {path}")
+        config = _convert_from(f"command line, {path}", tree)
     config = _with_mcp_secrets(config, environ, source)
     return _with_paths_from(folder, config) if folder else config
 
@@ -277,6 +301,11 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
     return msgspec.structs.replace(config, agents=agents)
 
 
+# The keys of a phone.
+_KEYS = "0123456789*#ABCD"
+# tomllib says the line in its message only (before Python 3.14), or "at end of document".
+_TOML_LINE = re.compile(r"at line (\d+)")
+
 _SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits"})
 
 
@@ -285,29 +314,37 @@ def _assign(tree: dict[str, Any], path: str, value: str) -> None:
     tree.setdefault(section, {})[key] = value
 
 
-def _convert(tree: dict[str, Any], source: str) -> Config:
+def _convert_from(source: str, tree: dict[str, Any]) -> Config:
+    """`_convert` after a setting that `source`, and no line of the file, gave."""
+    try:
+        return _convert(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}", place=error.place) from error
+
+
+def _convert(tree: dict[str, Any]) -> Config:
+    """The settings of a parsed file. Raises `ConfigError` whose message begins with its `place`."""
     try:
         # Not strict: the environment and the command line hold numbers as strings.
-        config = msgspec.convert(tree, Config, strict=False)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        place = where.rstrip("`").lstrip(".") or "top level"
-        raise ConfigError(f"{source}: {place}: {message}; see bridge.toml for every key") from error
+        config = converted(tree, Config, strict=False)
+    except ConfigError as error:
+        raise ConfigError(f"{error.place or 'top level'}: {error}", place=error.place) from error
     config = msgspec.structs.replace(config, agents={"default": Agent()} | config.agents)
-    _check(config, source)
+    _check(config)
     return config
 
 
-def _check(config: Config, source: str) -> None:
+def _check(config: Config) -> None:
     """What types can not say. Each message says what to do."""
 
     def require(condition: bool, place: str, remedy: str) -> None:
         if not condition:
-            raise ConfigError(f"{source}: {place}: {remedy}")
+            raise ConfigError(f"{place}: {remedy}", place=place)
 
-    for route in config.routes:
-        known = ", ".join(sorted(config.agents))
-        require(route.agent in config.agents, "routes", f"agent {route.agent!r} is not defined; known: {known}")
+    known = ", ".join(sorted(config.agents))
+    for index, route in enumerate(config.routes):
+        place = f"routes[{index}].agent"
+        require(route.agent in config.agents, place, f"agent {route.agent!r} is not defined; known: {known}")
     require(
         config.realtime.url.startswith(("wss://", "ws://", "https://", "http://")),
         "realtime.url",
@@ -338,18 +375,48 @@ def _check(config: Config, source: str) -> None:
         "must not be below limits.caller_waits_s",
     )
     for name, agent in config.agents.items():
-        require(0.25 <= agent.speed <= 1.5, f"agents.{name}.speed", "must be 0.25 to 1.5")
-        require(0 <= agent.budget_usd <= 10_000, f"agents.{name}.budget_usd", "must be 0 (none) to 10000 dollars")
-        require(0 < agent.budget_warning <= 1, f"agents.{name}.budget_warning", "must be above 0, at most 1")
+        at = dotted(("agents", name))
+        require(0.25 <= agent.speed <= 1.5, f"{at}.speed", "must be 0.25 to 1.5")
+        require(
+            0 <= agent.max_output_tokens <= 4096, f"{at}.max_output_tokens", "must be 1 to 4096, or 0 for no limit"
+        )
+        require(0 <= agent.budget_usd <= 10_000, f"{at}.budget_usd", "must be 0 (none) to 10000 dollars")
+        require(0 < agent.budget_warning <= 1, f"{at}.budget_warning", "must be above 0, at most 1")
         detection = agent.turn_detection
-        place = f"agents.{name}.turn_detection"
+        place = f"{at}.turn_detection"
         require(0.0 <= detection.threshold <= 1.0, f"{place}.threshold", "must be 0 to 1")
         require(detection.silence_duration_ms >= 0, f"{place}.silence_duration_ms", "must not be negative")
         require(detection.prefix_padding_ms >= 0, f"{place}.prefix_padding_ms", "must not be negative")
+        idle_ms = detection.idle_timeout_ms
+        require(
+            idle_ms == 0 or 5000 <= idle_ms <= 30000,
+            f"{place}.idle_timeout_ms",
+            "must be 5000 to 30000, or 0 for never",
+        )
+        require(
+            idle_ms == 0 or detection.type == "server_vad",
+            f"{place}.idle_timeout_ms",
+            "goes with type server_vad only",
+        )
+        for key in ("talk_key", "send_key"):
+            pressed = getattr(detection, key)
+            require(len(pressed) == 1 and pressed in _KEYS, f"{place}.{key}", f"must be one key of {_KEYS}")
+        require(detection.talk_key != detection.send_key, f"{place}.send_key", "must be another key than talk_key")
         for target, destination in agent.transfers.items():
-            require(bool(destination.to), f"agents.{name}.transfers.{target}.to", "names no extension")
-        for place, remedy in mcp_servers.problems(agent.mcp, f"agents.{name}.mcp"):
-            require(False, place, remedy)
+            require(bool(destination.to), f"{dotted(('agents', name, 'transfers', target))}.to", "names no extension")
+        for problem, remedy in mcp_servers.problems(agent.mcp, f"{at}.mcp"):
+            require(False, problem, remedy)
+        check_agent(agent, at)
+
+
+def warnings_of(config: Config) -> list[str]:
+    """What is valid and yet worth a word at start: old names, retired models, settings that the model does not know."""
+    found = model_advice(config.realtime.model)
+    for name, agent in config.agents.items():
+        at = dotted(("agents", name))
+        found += check_agent(agent, at)
+        found += session_advice(session_of(agent, []), config.realtime.model, at)
+    return found
 
 
 def effective(config: Config) -> list[tuple[str, str]]:
@@ -363,7 +430,7 @@ def effective(config: Config) -> list[tuple[str, str]]:
             rows.append((path, repr(masked_url(value))))
         elif isinstance(value, dict) and value:
             for key, inner in value.items():
-                walk(inner, f"{path}.{key}" if path else key)
+                walk(masked(inner), f"{path}.{key}" if path else key)
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for index, inner in enumerate(value):
                 walk(inner, f"{path}[{index}]")

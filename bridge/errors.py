@@ -25,7 +25,14 @@ class BridgeError(Exception):
 
 
 class ConfigError(BridgeError):
-    """A setting is wrong. The message names where it stands, the key, and what to do."""
+    """A setting is wrong. The message names where it stands, the key, and what to do.
+
+    `place` is the key alone, like `agents.sales.session.audio.output.speed`; empty where no single key is at fault.
+    """
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class MediaError(BridgeError):

@@ -18,9 +18,7 @@ import msgspec
 from bridge.config import Agent
 from bridge.errors import ModelError, ModelLost, ModelProtocolError, ModelRejected, ModelUnreachable
 from bridge.realtime_mcp import McpError, McpEvent, McpToolInfo
-
-PCM_FORMAT: Mapping[str, object] = {"type": "audio/pcm", "rate": 24000}
-
+from bridge.session import session_of
 
 _encode = msgspec.json.Encoder().encode
 
@@ -234,50 +232,11 @@ def parse_server_event(message: str | bytes) -> ServerEvent:
 
 
 def session_update(agent: Agent, tools: Sequence[Mapping[str, object]]) -> bytes:
-    """The first event of a session: everything that the agent is, in one update (section 3.1)."""
+    """The first event of a session: everything that the agent is, in one update (section 3.1).
+
+    Which settings those are is decided by `session.session_of`.
+    """
     return _encode({"type": "session.update", "session": session_of(agent, tools)})
-
-
-def session_of(agent: Agent, tools: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-    """The `session` object for an agent. `tools` are function declarations, flat as GA wants them (section 2.1)."""
-    session: dict[str, Any] = {
-        "type": "realtime",
-        "output_modalities": ["audio"],
-        "instructions": agent.instructions,
-        "audio": {
-            "input": {
-                "format": PCM_FORMAT,
-                "turn_detection": _turn_detection(agent),
-                "noise_reduction": None if agent.noise_reduction == "off" else {"type": agent.noise_reduction},
-                "transcription": _transcription(agent),
-            },
-            "output": {"format": PCM_FORMAT, "voice": agent.voice, "speed": agent.speed},
-        },
-        "tools": list(tools),
-        "tool_choice": "auto",
-    }
-    if agent.max_output_tokens:
-        session["max_output_tokens"] = agent.max_output_tokens
-    return session
-
-
-def _turn_detection(agent: Agent) -> dict[str, Any]:
-    detection = agent.turn_detection
-    common = {"type": detection.type, "create_response": True, "interrupt_response": True}
-    if detection.type == "semantic_vad":
-        return common | {"eagerness": detection.eagerness}
-    return common | {
-        "threshold": detection.threshold,
-        "prefix_padding_ms": detection.prefix_padding_ms,
-        "silence_duration_ms": detection.silence_duration_ms,
-    }
-
-
-def _transcription(agent: Agent) -> dict[str, Any] | None:
-    if not agent.transcription_model:
-        return None
-    language = {"language": agent.transcription_language} if agent.transcription_language else {}
-    return {"model": agent.transcription_model} | language
 
 
 class _Append(msgspec.Struct, frozen=True, tag="input_audio_buffer.append"):

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bridge.config import Agent, Config, MediaFormat, effective, load_config
+from bridge.config import Agent, Config, MediaFormat, effective, load_config, warnings_of
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
+from bridge.session import session_of
 
 EXAMPLE = Path(__file__).parent.parent / "bridge.toml"
 
@@ -33,9 +34,14 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
             return {path}
         return {key for name, inner in tree.items() for key in keys(inner, f"{path}.{name}")}
 
-    assert keys(defaults) - keys(written) == {".agents.default.transfers", ".agents.default.mcp", ".routes"}
+    assert keys(defaults) - keys(written) == {
+        ".agents.default.transfers",
+        ".agents.default.mcp",
+        ".agents.default.session",
+        ".routes",
+    }
     # What is commented out must be right as well.
-    uncommented = re.sub(r"(?m)^#(\[|[a-z_]+ =)", r"\1", text) + "[agents.sales]\n"
+    uncommented = re.sub(r"(?m)^#(\[|[a-z_.]+ =)", r"\1", text) + "[agents.sales]\n"
     config = load_config(uncommented, {})
     assert config.agents["default"].transfers["reception"].to == "600@phones"
     assert config.routes[0].agent == "sales"
@@ -45,6 +51,8 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
         McpServer(server_label="orders", server_url=mcp["server_url"], approve=["order_status"])
         == (config.agents["default"].mcp[0])
     )
+    assert session_of(config.agents["default"], [])["audio"]["input"]["transcription"]["keywords"]
+    assert warnings_of(config) == []
 
 
 def test_environment_beats_the_file_and_the_command_line_beats_both() -> None:
@@ -69,17 +77,37 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
 @pytest.mark.parametrize(
     ("text", "environ", "says"),
     [
-        ("[server", {}, "bridge.toml: not valid TOML"),
-        ("[server]\nport = 1", {}, "bridge.toml: server: Object contains unknown field `port`"),
-        ("[asterisk]\nformat = 'ulaw'", {}, "asterisk.format"),
-        ("[limits]\ntool_s = 0", {}, "limits.tool_s: must be above zero"),
+        ("\n[server", {}, "bridge.toml:2: not valid TOML"),
+        ("[server]\nport = 1", {}, "bridge.toml:2: server.port: unknown key; known here: audiosocket_host"),
+        ("[servers]", {}, "bridge.toml:1: servers: unknown key; known here: server, asterisk"),
+        ("server = 1", {}, "bridge.toml:1: server: must be a table"),
+        ("[asterisk]\nformat = 'ulaw'", {}, 'bridge.toml:2: asterisk.format: must be "slin", "slin16" or "slin24"'),
+        ("[limits]\n\ntool_s = 0", {}, "bridge.toml:3: limits.tool_s: must be above zero"),
+        ("[agents.x]\nhang_up = 'maybe'", {}, "bridge.toml:2: agents.x.hang_up: must be true or false"),
+        ("[agents.x]\n[agents.x.transfers.y]\n", {}, "bridge.toml:2: agents.x.transfers.y: needs to"),
+        ("[agents.'x.y']\nspeed = 9", {}, 'bridge.toml:2: agents."x.y".speed: must be 0.25 to 1.5'),
+        ("[agents.x]\nmax_output_tokens = 5000", {}, "agents.x.max_output_tokens: must be 1 to 4096, or 0"),
+        ("[agents.x]\nbarge_in = 'no'", {}, 'agents.x.barge_in: must be "confirm", "interrupt" or "off"'),
+        ("[agents.x]\nvoice = ''", {}, "bridge.toml:2: agents.x.voice: must be text that is not empty"),
+        ("[agents.x.turn_detection]\nidle_timeout_ms = 100", {}, "must be 5000 to 30000, or 0 for never"),
+        (
+            "[agents.x.turn_detection]\ntype = 'semantic_vad'\nidle_timeout_ms = 5000",
+            {},
+            "bridge.toml:3: agents.x.turn_detection.idle_timeout_ms: goes with type server_vad only",
+        ),
+        ("[agents.x.turn_detection]\ntalk_key = '**'", {}, "talk_key: must be one key of 0123456789*#ABCD"),
+        ("[agents.x.turn_detection]\ntalk_key = '#'", {}, "send_key: must be another key than talk_key"),
+        ("[agents.x]\nspeed = 9", {}, "agents.x.speed: must be 0.25 to 1.5"),
+        (
+            "[[routes]]\nagent = 'nobody'",
+            {},
+            "bridge.toml:2: routes[0].agent: agent 'nobody' is not defined; known: default",
+        ),
         ("[limits]\ncaller_waits_s = 0.5", {}, "limits.caller_waits_s: must be at least 1"),
         ("[limits]\ncaller_waits_s = 9", {}, "limits.caller_waits_repeat_s: must not be below limits.caller_waits_s"),
         ("[realtime]\nurl = 'api.openai.com'", {}, "realtime.url: must start with wss://"),
-        ("[agents.x]\nspeed = 9", {}, "agents.x.speed: must be 0.25 to 1.5"),
         ("[agents.x]\nbudget_usd = -1", {}, "agents.x.budget_usd: must be 0 (none) to 10000 dollars"),
         ("[agents.x]\nbudget_warning = 0", {}, "agents.x.budget_warning: must be above 0, at most 1"),
-        ("[[routes]]\nagent = 'nobody'", {}, "agent 'nobody' is not defined; known: default"),
         ("", {"BRIDGE_MAX_CALLS": "many"}, "environment variable BRIDGE_MAX_CALLS: server.max_calls"),
         ("", {"BRIDGE_REALTIME_URL": "ftp://x"}, "environment variable BRIDGE_REALTIME_URL: realtime.url"),
         ("[asterisk]\nmedia_address = 'host:'", {}, "asterisk.media_address: must be HOST:PORT"),
@@ -123,6 +151,23 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     assert "hush" not in str(shown)
     assert shown["realtime.api_key"] == "(set, hidden)"
     assert shown["server.max_calls"] == "100"
+
+
+def test_credentials_in_a_session_are_masked_too() -> None:
+    config = load_config(
+        """
+        [[agents.default.session.tools]]
+        type = "mcp"
+        server_label = "stock"
+        server_url = "https://mcp.example"
+        authorization = "hush"
+        headers = { x-key = "hush" }
+        """,
+        {},
+    )
+    shown = dict(effective(config))
+    assert "hush" not in str(shown)
+    assert shown["agents.default.session.tools[0].server_url"] == "'https://mcp.example'"
 
 
 def test_settings_can_not_change() -> None:

@@ -9,7 +9,11 @@ import pytest
 
 BRIDGE = Path(__file__).parent.parent / "bridge"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("words", frozenset({"errors", "config"} | {"mcp_servers"})),
+    (
+        "words",
+        frozenset({"errors", "config", "toml_lines", "validation", "mcp_servers"})
+        | {"session", "session_schema", "session_flat", "session_advice"},
+    ),
     (
         "protocols",
         frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -27,6 +28,28 @@ def test_check_config_shows_everything_but_secrets(
     assert "realtime.api_key = (set, hidden)" in out
     assert "hush" not in out
     assert "# the model is reached at wss://api.openai.com/v1/realtime?model=gpt-realtime-2.1 (Authorization" in out
+
+
+def test_check_config_shows_each_agents_session_as_it_is_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "bridge.toml").write_text("[agents.sales.session]\nreasoning = { effort = 'high' }", encoding="utf-8")
+    assert main(["check-config"]) == 0
+    out, error = capsys.readouterr()
+    _, sales = out.split("# session of agent sales, before the tools of the application:\n")
+    session = json.loads(sales)
+    assert session["reasoning"] == {"effort": "high"}
+    assert session["tools"][0]["name"] == "hang_up"
+    assert "# session of agent default" in out
+    assert error == ""
+
+
+def test_check_config_warns_of_old_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "bridge.toml").write_text("[agents.sales.session]\nspeed = 1.2", encoding="utf-8")
+    assert main(["check-config"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("warning: agents.sales.session: old names were translated")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,14 @@ SERVER = 'server_label = "a"\nserver_url = "https://x"\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('server_url = "https://x"', "mcp[0]: Object missing required field `server_label`"),
+        ('server_url = "https://x"', "mcp[0]: needs server_label"),
         ('server_label = "a"', "mcp[0]: needs one of server_url, connector_id and tunnel_id"),
         (SERVER + 'tunnel_id = "t"', "mcp[0]: needs one of server_url, connector_id and tunnel_id"),
         ('server_label = "a"\nserver_url = "http://x"', "mcp[0].server_url: must start with https://"),
         ('server_label = "1 a"\nserver_url = "https://x"', "mcp[0].server_label: must begin with a letter"),
         (SERVER, 'mcp[0]: no tool of it could ever run: say who approves with approve = "all", "ask"'),
-        (SERVER + 'approve = "al"', "mcp[0].approve: Invalid enum value 'al'"),
-        (SERVER + 'require_approval = "sometimes"', "mcp[0].require_approval: Invalid enum value"),
+        (SERVER + 'approve = "al"', "mcp[0].approve: must be "all", "ask", "none" or a list"),
+        (SERVER + 'require_approval = "sometimes"', "mcp[0].require_approval: must be "always", "never" or a table"),
         (
             SERVER + 'approve = "all"\nauthorization = "$NOT_THERE"',
             "authorization: the environment variable 'NOT_THERE'",
