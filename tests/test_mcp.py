@@ -86,8 +86,8 @@ SERVER = 'server_label = "a"\nserver_url = "https://x"\n'
         ('server_label = "a"\nserver_url = "http://x"', "mcp[0].server_url: must start with https://"),
         ('server_label = "1 a"\nserver_url = "https://x"', "mcp[0].server_label: must begin with a letter"),
         (SERVER, 'mcp[0]: no tool of it could ever run: say who approves with approve = "all", "ask"'),
-        (SERVER + 'approve = "al"', "mcp[0].approve: must be "all", "ask", "none" or a list"),
-        (SERVER + 'require_approval = "sometimes"', "mcp[0].require_approval: must be "always", "never" or a table"),
+        (SERVER + 'approve = "al"', 'mcp[0].approve: must be "all", "ask", "none" or a list'),
+        (SERVER + 'require_approval = "sometimes"', 'mcp[0].require_approval: must be "always", "never" or a table'),
         (
             SERVER + 'approve = "all"\nauthorization = "$NOT_THERE"',
             "authorization: the environment variable 'NOT_THERE'",
