@@ -78,6 +78,28 @@ class Call:
 
 
 @dataclass(frozen=True)
+class McpCall:
+    """One call of a tool of an MCP server, made by the Realtime server itself. It gives `output`, or fails with `error`.
+
+    `approval`: whether the client is asked first; None: as the session's `require_approval` says. `run_ms`: how long the
+    tool takes. What comes after it in an answer is said once the tool is done.
+    """
+
+    server: str
+    name: str
+    arguments: str | Mapping[str, Any] = "{}"
+    output: str = "ok"
+    error: Mapping[str, Any] | None = None
+    approval: bool | None = None
+    first_ms: int = 200
+    run_ms: int = 500
+
+    @property
+    def json(self) -> str:
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
+
+
+@dataclass(frozen=True)
 class Fail:
     """The response ends as `failed`; nothing but `response.done` tells."""
 
@@ -112,7 +134,7 @@ class Incomplete:
     reason: str = "max_output_tokens"
 
 
-Part = Say | Call | Fail | Incomplete | Drop
+Part = Say | Call | McpCall | Fail | Incomplete | Drop
 
 
 @dataclass

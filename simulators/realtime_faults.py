@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,6 +65,12 @@ class Faults:
     usage_missing: bool = False
     failing: deque[Fail] = field(default_factory=deque)
     started_after_done: bool = False
+    mcp_tools: dict[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # what servers offer, by label; others: "search"
+    mcp_unreachable: Collection[str] = ()  # labels of servers whose tools can not be listed
+    mcp_list_after_s: float = 0.2
+    mcp_waits: bool = False  # after an approved call the server says nothing until it is asked for a response
 
 
 @dataclass

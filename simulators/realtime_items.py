@@ -56,7 +56,8 @@ class Items:
         item_id = wire.pop("id", None) or self._new_id("item")
         if wire["type"] == "function_call":
             wire.setdefault("call_id", self._new_id("call"))
-        wire.setdefault("status", "completed")
+        if wire["type"] != "mcp_approval_response":
+            wire.setdefault("status", "completed")
         pcm = bytearray()
         for part in wire.get("content", []):
             if part["type"] == "input_audio":

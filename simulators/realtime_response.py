@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulators.model_script import BYTES_PER_MS, Call, Drop, Fail, Incomplete, Item, Pace, Part, Say, tone
+from simulators.model_script import BYTES_PER_MS, Call, Drop, Fail, Incomplete, Item, Pace, Say, tone
 from simulators.realtime_faults import Faults
+from simulators.realtime_mcp import McpAsk, McpRun, Step
 from simulators.realtime_usage import audio_tokens, no_usage, text_tokens, whole_usage
 from simulators.wire_audio import bytes_per_ms, encode
 
@@ -42,7 +43,7 @@ class Response:
         self,
         response_id: str,
         settings: Json,
-        parts: Sequence[Part],
+        parts: Sequence[Step],
         *,
         conversation_id: str | None,
         metadata: Json | None,
@@ -95,6 +96,9 @@ class Response:
                     self._close("incomplete" if cut else "completed")
                 case Call():
                     yield from self._call(part)
+                    self._close("completed")
+                case McpAsk() | McpRun():
+                    yield from self._mcp(part)
                     self._close("completed")
                 case Drop():
                     self.dropped = part
@@ -204,6 +208,30 @@ class Response:
             now_open.text += delta
             self._emit(self._at(now_open, "response.function_call_arguments.delta", call_id=call_id, delta=delta))
 
+    def _mcp(self, step: McpAsk | McpRun) -> Iterator[float]:
+        """A request for approval, or a call; the arguments are told once, with whichever comes first."""
+        call, asks = step.call, isinstance(step, McpAsk)
+        wire: Json = {"type": "mcp_approval_request" if asks else "mcp_call", "server_label": call.server}
+        wire |= {"name": call.name, "arguments": ""}
+        if isinstance(step, McpRun) and step.request_id:
+            wire |= {"arguments": call.json, "approval_request_id": step.request_id}
+        yield call.first_ms / 1000
+        now_open = self._begin(Item(self._new_id("mcpr" if asks else "mcp"), wire))
+        if not wire["arguments"]:
+            for at in range(0, len(call.json), 8):
+                yield 0.01
+                wire["arguments"] += (delta := call.json[at : at + 8])
+                self._emit(self._at(now_open, "response.mcp_call_arguments.delta", delta=delta))
+            self._emit(self._at(now_open, "response.mcp_call_arguments.done", arguments=call.json))
+        if isinstance(step, McpAsk):
+            step.asked(now_open.item.id)
+            return
+        place = {"item_id": now_open.item.id, "output_index": now_open.index}
+        self._emit({"type": "response.mcp_call.in_progress", **place})
+        yield call.run_ms / 1000
+        wire |= {"output": call.output} if call.error is None else {"error": dict(call.error)}
+        self._emit({"type": f"response.mcp_call.{'completed' if call.error is None else 'failed'}", **place})
+
     def _begin(self, item: Item) -> _Open:
         self._output.append(item)
         self._open = now_open = _Open(item, len(self._output) - 1)
@@ -220,6 +248,20 @@ class Response:
         if (was_open := self._open) is None:
             return
         self._open = None
+        item = was_open.item
+        # Those of MCP have no status, and whatever else is told of them is behind them.
+        if not item.type.startswith("mcp_"):
+            self._close_content(was_open, status)
+        wire = {"id": item.id, **item.wire}
+        place = {"response_id": self.id, "output_index": was_open.index}
+        ends: list[Json] = [{"type": "response.output_item.done", **place, "item": wire}]
+        if self.conversation_id is not None:
+            before = self._previous[item.id]
+            ends.insert(0, {"type": "conversation.item.done", "previous_item_id": before, "item": wire})
+        for event in reversed(ends) if self._faults.done_swapped else ends:
+            self._emit(event)
+
+    def _close_content(self, was_open: _Open, status: str) -> None:
         item, text = was_open.item, was_open.text
         item.wire["status"] = status
         if not was_open.part:
@@ -239,14 +281,6 @@ class Response:
         if was_open.part:
             part = {"type": was_open.part, ("text" if was_open.part == "text" else "transcript"): text}
             self._emit(self._at(was_open, "response.content_part.done", content_index=0, part=part))
-        wire = {"id": item.id, **item.wire}
-        place = {"response_id": self.id, "output_index": was_open.index}
-        ends: list[Json] = [{"type": "response.output_item.done", **place, "item": wire}]
-        if self.conversation_id is not None:
-            before = self._previous[item.id]
-            ends.insert(0, {"type": "conversation.item.done", "previous_item_id": before, "item": wire})
-        for event in reversed(ends) if self._faults.done_swapped else ends:
-            self._emit(event)
 
     def _delta(self, to: _Open, wire: bytes) -> Json:
         audio = base64.b64encode(wire).decode()

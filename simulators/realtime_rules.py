@@ -74,6 +74,23 @@ def _max_tokens(value: Any, path: str) -> None:
     words_or_object(("inf",), number(1, 4096, whole=True))(value, path)
 
 
+_MCP_PLACES = ("server_url", "connector_id", "tunnel_id")
+
+
+def _mcp_tool(value: Any, path: str) -> None:
+    known = {
+        "type": text(),
+        "server_label": text(),
+        **dict.fromkeys((*_MCP_PLACES, "authorization"), text()),
+        **dict.fromkeys(("headers", "allowed_tools", "require_approval"), anything),
+        **dict.fromkeys(("server_description", "defer_loading", "allowed_callers"), anything),
+    }
+    fields(known, required=("server_label",))(value, path)
+    if not any(value.get(name) for name in _MCP_PLACES):
+        words = f"Missing required parameter: one of {', '.join(_MCP_PLACES)} must be provided."
+        raise Refusal("missing_required_parameter", words, path)
+
+
 _TOOLS = each(
     by_type(
         {
@@ -81,16 +98,7 @@ _TOOLS = each(
                 {"type": text(), "name": text(64), "description": text(), "parameters": free_object},
                 required=("name",),
             ),
-            "mcp": fields(
-                {
-                    "type": text(),
-                    "server_label": text(),
-                    **dict.fromkeys(("server_url", "connector_id", "tunnel_id", "authorization"), text()),
-                    **dict.fromkeys(("headers", "allowed_tools", "require_approval"), anything),
-                    **dict.fromkeys(("server_description", "defer_loading", "allowed_callers"), anything),
-                },
-                required=("server_label",),
-            ),
+            "mcp": _mcp_tool,
         }
     )
 )

@@ -19,6 +19,7 @@ import msgspec
 from simulators.model_script import Brain, Drop, Item, Part
 from simulators.realtime_faults import Faults
 from simulators.realtime_items import Items
+from simulators.realtime_mcp import Mcp, Step
 from simulators.realtime_outbox import Outbox
 from simulators.realtime_response import Response
 from simulators.realtime_rules import check_client_event, default_session, merged_session
@@ -76,6 +77,7 @@ class RealtimeSession:
         self._detector = TurnDetector()
         self._transcription = Transcription(self._emit, self._after, faults)
         self._meter = Meter()
+        self._mcp = Mcp(self._items, self._emit, self._new_id, self._after, faults)
         self._idle_from_ms: int | None = None
         self._now = 0.0
 
@@ -212,8 +214,11 @@ class RealtimeSession:
                 self._detector.reset()
                 self._emit({"type": "input_audio_buffer.cleared"})
             case "conversation.item.create":
+                self._mcp.check_answer(event["item"])
                 audio_format = self.config["audio"]["input"]["format"]
                 self._items.create(event["item"], event.get("previous_item_id"), audio_format)
+                self._mcp.answered(event["item"])
+                self._go_on()
             case "conversation.item.truncate":
                 self._truncate(event["item_id"], event["content_index"], event["audio_end_ms"])
             case "conversation.item.delete":
@@ -246,9 +251,12 @@ class RealtimeSession:
         if audio_input["turn_detection"] is None:
             self._detector.reset()
         self.config = merged
-        if self._faults.updated_missing:
-            return
-        shown = copy.deepcopy(merged)
+        if not self._faults.updated_missing:
+            self._tell_updated()
+        self._mcp.configured(merged["tools"])
+
+    def _tell_updated(self) -> None:
+        shown = copy.deepcopy(self.config)
         if self._faults.wrong_format is not None:
             shown["audio"]["output"]["format"] = shown["audio"]["input"]["format"] = self._faults.wrong_format
         self._emit({"type": "session.updated", "session": shown})
@@ -323,7 +331,13 @@ class RealtimeSession:
 
     # Responses
 
-    def _respond(self, asked: Json, event_id: str | None) -> None:
+    def _go_on(self) -> None:
+        """Do what the client's approvals of MCP calls allow, as soon as no response is active."""
+        if self.active is None and (steps := self._mcp.go_on(lambda: self._parts({})[1])) is not None:
+            self._respond({}, None, steps)
+
+    def _respond(self, asked: Json, event_id: str | None, steps: Sequence[Step] | None = None) -> None:
+        """A response to what was `asked`, of the brain's parts or of these `steps`."""
         apart = asked.get("conversation") == "none"
         if self.active and not apart:
             words = (
@@ -338,11 +352,19 @@ class RealtimeSession:
             "max_output_tokens": asked.get("max_output_tokens", self.config["max_output_tokens"]),
             "audio": {"output": {"format": output["format"], "voice": output["voice"], **wanted}},
         }
-        items, parts = self._parts(asked)
+        try:
+            self._mcp.check_ready(asked.get("tool_choice", self.config["tool_choice"]))
+        except Refusal as refusal:
+            return self.error(refusal, event_id)
+        if steps is None:
+            items, parts = self._parts(asked)
+            steps = self._mcp.prepared(parts)
+        else:
+            items = self.items
         response = Response(
             self._new_id("resp"),
             settings,
-            parts,
+            steps,
             conversation_id=None if apart else self._conversation_id,
             metadata=asked.get("metadata"),
             prompt=self._meter.prompt(self.config | asked, items),
@@ -398,6 +420,7 @@ class RealtimeSession:
             self._idle_from_ms = self._input.appended_ms + response.audio_ms
         limits = self._meter.rate_limits(response.usage, self._now)
         self._after(_RATE_LIMITS_S, lambda _now: self._emit({"type": "rate_limits.updated", "rate_limits": limits}))
+        self._go_on()
 
     def _cancel(self, response_id: str | None) -> None:
         response = self._apart.get(response_id or "") or self.active

@@ -22,6 +22,9 @@ from bridge import realtime
 from bridge.config import Agent
 from bridge.errors import ConfigError
 from bridge.tools import MAX_OUTPUT_CHARS, MAX_THREADS, Tool, ToolContext, ToolRegistry
+from simulators.model_script import Call, Say, Script
+from simulators.realtime_faults import Faults
+from simulators.realtime_session import RealtimeSession
 
 
 async def weather(city: str, days: int = 1) -> dict[str, object]:
@@ -219,6 +222,47 @@ def test_declarations_are_what_the_server_takes() -> None:
     event = json.loads(realtime.session_update(Agent(), registry.declarations()))
     check(event, CLIENT)
     assert [tool["name"] for tool in event["session"]["tools"]] == ["weather", "asked"]
+
+
+def play(session: RealtimeSession, until: float) -> None:
+    """Let the fake server do what is due."""
+    while (due := session.next_due) is not None and due <= until:
+        session.advance(due)
+
+
+async def test_every_call_of_one_response_gets_its_output_and_then_the_model_speaks(
+    autojump_clock: MockClock,
+) -> None:
+    """Section 3.7 without sockets: what the fake server says is run and answered."""
+    calls = [
+        Call("weather", {"city": "Oslo"}),
+        Call("weather", {"town": "Rome"}),
+        Call("wether"),
+        Call("weather", "{"),
+    ]
+    session = RealtimeSession(Script.of(calls, Say("It is clear.", ms=100)), Faults(), model="gpt-realtime-2.1")
+    registry = ToolRegistry([weather])
+    session.start(0)
+    session.receive(realtime.session_update(Agent(), registry.declarations()), 0)
+    session.receive('{"type": "response.create"}', 0)
+    play(session, 10)
+    for wire in session.take():
+        event = realtime.parse_server_event(json.dumps(wire))
+        if isinstance(event, realtime.OutputItemDone):
+            output = await registry.run(event.item.name or "", event.item.arguments_json, timeout_s=2)
+            item = {"type": "function_call_output", "call_id": event.item.call_id, "output": output}
+            check({"type": "conversation.item.create", "item": item}, CLIENT)
+            session.receive(json.dumps({"type": "conversation.item.create", "item": item}), 10)
+    session.receive('{"type": "response.create"}', 10)
+    play(session, 20)
+    outputs = [item.text for item in session.items if item.type == "function_call_output"]
+    assert outputs == [
+        '{"city":"Oslo","days":1}',
+        "Error: there is no parameter 'town'; 'city' is missing. Parameters: city, days",
+        "Error: there is no tool named 'wether'. Known: weather",
+        "Error: the arguments are not valid JSON: Input data was truncated",
+    ]
+    assert session.items[-1].text == "It is clear."
 
 
 def test_decorators_add_and_give_the_function_back() -> None:
