@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from bridge.prices import load_prices
 from bridge.usage import Budget, BudgetState, Cost, Usage, UsageTotals, usd_of
+from simulators.model_script import Item
+from simulators.realtime_usage import Meter, no_usage, whole_usage
 
 PRICES = load_prices()
 MODEL = "gpt-realtime-2.1"
@@ -285,3 +287,14 @@ def test_a_budget_warns_once_and_ends_once(
     budget = Budget(budget_usd, warning)
     checked = [budget.check(None if usd is None else round(usd * 1e9)) for usd in costs_usd]
     assert checked == states
+
+
+def test_what_the_simulated_server_tells_is_priced_wholly() -> None:
+    """Its shapes are those of the sheet; no real server was asked."""
+    caller = Item("u", {"type": "message", "role": "user"}, pcm=bytearray(48 * 3000))
+    prompt = Meter().prompt({"instructions": "Be brief."}, [caller])
+    account = Usage(PRICES)
+    cost = account.add_response(whole_usage(prompt, output_text=4, output_audio=20), MODEL)
+    # "Be brief.[]" is 3 tokens of text; the caller spoke for 3 s, the agent for one.
+    assert cost == Cost(3 * 4000 + 30 * 32_000 + 4 * 24_000 + 20 * 64_000)
+    assert account.add_response(no_usage(), MODEL, status="failed") == Cost(0)
