@@ -426,7 +426,7 @@ def effective(config: Config) -> list[tuple[str, str]]:
     def walk(value: Any, path: str) -> None:
         if (path in SECRETS or mcp_servers.is_secret(path)) and value:
             rows.append((path, "(set, hidden)"))
-        elif path.endswith(".url"):
+        elif path.endswith((".url", ".server_url")):
             rows.append((path, repr(masked_url(value))))
         elif isinstance(value, dict) and value:
             for key, inner in value.items():

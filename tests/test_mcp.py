@@ -19,7 +19,7 @@ Json = dict[str, Any]
 WHOLE = """
 [[agents.default.mcp]]
 server_label = "orders"
-server_url = "https://mcp.example.com/orders"
+server_url = "https://mcp.example.com/orders?key=hush-3"
 authorization = "$ORDERS_TOKEN"
 headers = { x-shop = "$SHOP", x-open = "yes" }
 server_description = "Orders of this shop"
@@ -46,7 +46,7 @@ def test_the_session_is_told_all_but_how_we_decide() -> None:
         {
             "type": "mcp",
             "server_label": "orders",
-            "server_url": "https://mcp.example.com/orders",
+            "server_url": "https://mcp.example.com/orders?key=hush-3",
             "authorization": "hush-1",
             "headers": {"x-shop": "hush-2", "x-open": "yes"},
             "server_description": "Orders of this shop",
