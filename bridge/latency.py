@@ -148,7 +148,7 @@ class TurnClock:
         self._begin()
         self._at[Stage.PROMPTED] = now
 
-    def speech_stopped(self, now: float, audio_end_ms: int | None = None, appended_ms: int | None = None) -> None:
+    def speech_stopped(self, now: float, audio_end_ms: float | None = None, appended_ms: float | None = None) -> None:
         """The server's VAD found the end of speech. `audio_end_ms` is its word; `appended_ms` how much audio this *session*
         was sent by now."""
         if not self._belongs(Stage.SPEECH_STOPPED, now):

@@ -161,7 +161,7 @@ class Usage:
         return self._charge(cost, price)
 
     def add_transcription(
-        self, usage: Mapping[str, object] | None, model: str, *, audio_ms: int | None = None
+        self, usage: Mapping[str, object] | None, model: str, *, audio_ms: float | None = None
     ) -> Cost:
         """Count one transcript of the caller; returns what it cost. Never raises, whatever `usage` is.
 
@@ -172,7 +172,7 @@ class Usage:
         price = self._prices.price_of(model)
         told_ms = _milliseconds(usage.get("seconds"))
         if told_ms is None and price is not None and price.transcribed_minute is not None:
-            told_ms = audio_ms
+            told_ms = None if audio_ms is None else _milliseconds(audio_ms / 1000)
         if told_ms is not None:
             tokens = _Tokens()
             rate = price.transcribed_minute if price else None

@@ -78,7 +78,7 @@ def test_a_response_costs_what_the_sheet_says(model: str, usage: Mapping[str, An
         ("gpt-live-transcribe", {"type": "duration", "seconds": 3}, None, 850_000),
         # No seconds told: our own length of the turn stands in.
         ("gpt-transcribe", {"type": "tokens", "input_tokens": 90, "output_tokens": 9}, 2000, 150_000),
-        ("gpt-transcribe", None, 2000, 150_000),
+        ("gpt-transcribe", None, 1999.6, 150_000),
         # 100 audio tokens at 2.50, 20 of text at 10.
         ("gpt-4o-transcribe", {"type": "tokens", "input_tokens": 100, "output_tokens": 20}, 10_000, 450_000),
         (
@@ -90,7 +90,7 @@ def test_a_response_costs_what_the_sheet_says(model: str, usage: Mapping[str, An
     ],
 )
 def test_transcripts_are_priced_by_their_own_model(
-    model: str, usage: Mapping[str, Any] | None, audio_ms: int | None, nano_usd: int
+    model: str, usage: Mapping[str, Any] | None, audio_ms: float | None, nano_usd: int
 ) -> None:
     account = Usage(PRICES, priced_as=MODEL)
     assert account.add_transcription(usage, model, audio_ms=audio_ms) == Cost(nano_usd)
@@ -113,7 +113,8 @@ def test_a_transcript_without_figures_is_unpriced(usage: Any) -> None:
     account = Usage(PRICES)
     assert account.add_transcription(usage, "gpt-4o-transcribe").unpriced
     assert account.add_transcription(usage, "gpt-transcribe").unpriced
-    assert account.totals.unpriced == 2
+    assert account.add_transcription(usage, "gpt-transcribe", audio_ms=-5).unpriced
+    assert account.totals.unpriced == 3
 
 
 def test_every_response_counts_whatever_became_of_it() -> None:
