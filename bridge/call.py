@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -30,9 +32,23 @@ from bridge import call_tools, realtime, telemetry
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
 from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
-from bridge.dialogue import ClearLegAudio, Command, Dialogue, EndCall, Notice, RunTool, SendEvent, TransferCall
+from bridge.dialogue import (
+    ClearLegAudio,
+    Command,
+    Dialogue,
+    DropSession,
+    EndCall,
+    Notice,
+    OpenSession,
+    OpenSuccessor,
+    ResendAudio,
+    RunTool,
+    SendEvent,
+    SwapSessions,
+    TransferCall,
+)
 from bridge.ending import Ending, EndReason, reason_for
-from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost, ModelError
 from bridge.leg import (
     CallControl,
     CallerAudio,
@@ -46,11 +62,15 @@ from bridge.leg import (
 from bridge.media_clock import PHASES, MediaClock
 from bridge.playout import PlayoutQueue
 from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
+from bridge.session import session_of
 from bridge.tools import ToolRegistry
 from bridge.uplink import Uplink
 
 _log = logging.getLogger("bridge.call")
 
+# Eight seconds: longer than a turn that is lost with its session usually is.
+HEARD_LATELY_FRAMES = 400
+RESENT_FRAMES = 10
 TICK_S = 0.25
 # A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
 UPLINK_GAP_S = 0.1
@@ -97,7 +117,10 @@ class _Call:
         self._limits = services.limits
         self._format: PcmFormat = leg.format
         self._playout = PlayoutQueue(self._format, int(self._limits.max_queued_speech_s * 1000))
-        self._conversation: Dialogue = Conversation(agent, self._playout, self._limits, lag_ms=services.lag_ms)
+        session = session_of(agent, [*call_tools.declarations(agent), *services.tools.declarations()])
+        self._conversation: Dialogue = Conversation(
+            agent, self._playout, self._limits, session=session, lag_ms=services.lag_ms
+        )
         self._audible = False
         self._ticks_lost = services.clock.metronome.lost
         self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
@@ -106,6 +129,13 @@ class _Call:
         self._append_at = MODEL_FORMAT.bytes_per_ms * (services.realtime.append_ms - 10)
         self._appending = bytearray()
         self._uplink = Uplink(lambda heard_at: self.record.uplink_ms.add(trio.current_time() - heard_at))
+        # What the caller said last, as it came: a session that takes over hears it (256 kB at slin16).
+        self._heard_lately: deque[tuple[float, bytes]] = deque(maxlen=HEARD_LATELY_FRAMES)
+        self._connections: list[RealtimeConnection] = []
+        self._session_scope = trio.CancelScope()
+        self._successor: RealtimeConnection | None = None
+        self._loss: tuple[EndReason, str, str | None] | None = None
+        self._reopen = False
         self._model_listens = False
         self._first_audio = trio.Event()
         self._last_audio_at = 0.0
@@ -131,6 +161,8 @@ class _Call:
                 except Exception as error:
                     self._declare_error(error)
                 finally:
+                    for connection in self._connections:
+                        connection.release()
                     if self._ending.reason is None:
                         # Only cancellation from outside gets here: the process ends before the call does.
                         self._ending.declare(
@@ -155,6 +187,7 @@ class _Call:
             case CallerAudio(pcm=pcm):
                 self._last_audio_at = trio.current_time()
                 self._first_audio.set()
+                self._heard_lately.append((self._last_audio_at, pcm))
                 self._offer_audio(pcm)
             case CallerDigit(digit=digit) if not self._control.reports_digits:
                 self._apply(self._conversation.caller_digit(digit, trio.current_time()))
@@ -204,39 +237,126 @@ class _Call:
         else:
             self.record.audio_dropped_ms += MODEL_FORMAT.duration_ms(len(chunk))
 
+    def _resend_audio(self, since_s: float) -> None:
+        """Say again to a new session what the caller said since then: at once, in pieces of a fifth of a second."""
+        if not self._conversation.wants_audio:
+            return
+        frames = [pcm for heard_at, pcm in self._heard_lately if heard_at >= since_s]
+        for start in range(0, len(frames), RESENT_FRAMES):
+            chunk = self._to_model.process(b"".join(frames[start : start + RESENT_FRAMES]))
+            self._uplink.put(realtime.append_audio(chunk))
+
     async def _converse(self) -> None:
+        """One session after another, until the call ends."""
         if self._services.answer == "at_once":
             await self._answer()
-        connection = await self._sessions.start(self._hold_session)
-        try:
-            await self._answer()
-            with trio.move_on_after(self._limits.first_frame_s):
-                await self._first_audio.wait()
+        connection = await self._open_session(self._limits.model_connect_s)
+        self._connected(connection)
+        await self._answer()
+        with trio.move_on_after(self._limits.first_frame_s):
+            await self._first_audio.wait()
+        self._model_listens = True
+        self._last_audio_at = max(self._last_audio_at, trio.current_time())
+        self._apply(self._conversation.media_ready(trio.current_time()))
+        while True:
+            await self._serve(connection)
+            connection.release()
+            self._appending.clear()
+            if self._loss is not None:
+                connection = await self._another_session(*self._loss)
+            elif self._successor is not None:
+                connection = self._successor
+            self._connected(connection)
             self._model_listens = True
-            self._last_audio_at = max(self._last_audio_at, trio.current_time())
-            self._tasks.start_soon(self._uplink.transmit, connection)
-            self._apply(self._conversation.media_ready(trio.current_time()))
+
+    def _connected(self, connection: RealtimeConnection) -> None:
+        """A session stands. What was still meant for the one before is void: the conversation says it anew."""
+        self._successor = None
+        self._uplink.clear()
+        self._apply(self._conversation.connected(trio.current_time(), self._lifetime_s(connection)))
+
+    async def _serve(self, connection: RealtimeConnection) -> None:
+        """Carry one session until it is lost (`_loss` says why) or dropped for its successor (`_loss` is None)."""
+        self._loss = None
+        with self._session_scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._transmit, connection)
+                nursery.start_soon(self._listen, connection)
+        self._session_scope = trio.CancelScope()
+
+    async def _transmit(self, connection: RealtimeConnection) -> None:
+        try:
+            await self._uplink.transmit(connection)
+        except ModelError as error:
+            self._drop_session(*reason_for(error))
+
+    async def _listen(self, connection: RealtimeConnection) -> None:
+        try:
             while True:
                 message = await connection.receive()
                 self._apply(self._conversation.model_message(message, trio.current_time()))
-        finally:
-            connection.release()
+        except ModelError as error:
+            self._drop_session(*reason_for(error))
 
-    async def _hold_session(self, task_status: trio.TaskStatus[RealtimeConnection]) -> None:
+    def _drop_session(self, reason: EndReason, detail: str, code: str | None = None) -> None:
+        """The session is over; the first reason counts."""
+        if self._loss is None:
+            self._loss = reason, detail, code
+        self._session_scope.cancel()
+
+    async def _another_session(self, reason: EndReason, detail: str, code: str | None) -> RealtimeConnection:
+        """After a loss: the successor if it stands, else a new session. Where there is none the call ends."""
+        self._model_listens = self._reopen = False
+        self._uplink.clear()
+        self._apply(self._conversation.session_lost(reason, detail, code, trio.current_time()))
+        if not self._reopen:
+            await trio.sleep_forever()  # the goodbye is being heard, or the call has been given up
+        if self._successor is not None:
+            return self._successor
+        try:
+            return await self._open_session(self._limits.reconnect_s)
+        except ModelError as error:
+            detail = f"{detail}; no other session could be opened: {error}"
+            self._apply(self._conversation.give_up(reason, detail, code or error.code, trio.current_time()))
+            await trio.sleep_forever()
+            raise AssertionError("unreachable") from error
+
+    async def _open_successor(self) -> None:
+        """Another session beside the present one, for the time after its end."""
+        for_session = self._session_scope
+        try:
+            connection = await self._open_session(self._limits.reconnect_s)
+        except ModelError as error:
+            self._apply(self._conversation.successor_failed(str(error), trio.current_time()))
+            return
+        if self._session_scope is not for_session:
+            connection.release()  # too late: the session was lost meanwhile, and replaced
+            return
+        self._successor = connection
+        self._apply(self._conversation.successor_ready(trio.current_time()))
+
+    async def _open_session(self, connect_s: float) -> RealtimeConnection:
+        connection: RealtimeConnection = await self._sessions.start(self._hold_session, connect_s)
+        self._connections.append(connection)
+        return connection
+
+    async def _hold_session(self, connect_s: float, *, task_status: trio.TaskStatus[RealtimeConnection]) -> None:
         """Keep one model session open until it is released. Before `started` the end of the call cancels this."""
-        tools: Sequence[dict[str, object]] = [
-            *call_tools.declarations(self._agent),
-            *self._services.tools.declarations(),
-        ]
         async with open_realtime(
             self._services.realtime,
-            realtime.session_update(self._agent, tools),
-            connect_s=self._limits.model_connect_s,
+            self._conversation.session_update(),
+            connect_s=connect_s,
             close_s=self._limits.websocket_close_s,
             connect_stream=self._services.connect_stream,
         ) as connection:
             task_status.started(connection)
             await connection.released.wait()
+
+    def _lifetime_s(self, connection: RealtimeConnection) -> float | None:
+        """How long this session lasts, as the server says or as is known of it."""
+        if connection.expires_at is not None:
+            return connection.expires_at - time.time()
+        return self._services.realtime.session_max_s or None
 
     async def _answer(self) -> None:
         """Answer the caller; a short gap of the control connection is waited out, and so is the news of a hang-up."""
@@ -271,7 +391,7 @@ class _Call:
             self._apply(self._conversation.tick(now))
             # With a dead network path a write waits for ever, and websockets' ping behind it.
             if now - self._uplink.stuck_since >= self._limits.model_send_s:
-                self._ending.declare(
+                self._drop_session(
                     EndReason.MODEL_LOST, f"the model's side has taken nothing for {self._limits.model_send_s:g} s"
                 )
             if self._model_listens and now - self._last_audio_at >= self._limits.media_silent_s:
@@ -318,6 +438,16 @@ class _Call:
                     telemetry.notice(event, facts)
                 case RunTool():
                     self._tasks.start_soon(self._run_tool, command)
+                case OpenSession():
+                    self._reopen = True
+                case DropSession(reason=reason, detail=detail, code=code):
+                    self._drop_session(reason, detail, code)
+                case OpenSuccessor():
+                    self._tasks.start_soon(self._open_successor)
+                case SwapSessions():
+                    self._session_scope.cancel()
+                case ResendAudio(since_s=since_s):
+                    self._resend_audio(since_s)
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():

@@ -87,6 +87,7 @@ class Realtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     append_ms: Literal[20, 40, 60, 100] = 20
     prices: str = ""
     priced_as: str = ""
+    session_max_s: float = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +108,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     caller_silent_s: float = 120.0
     max_duration_s: float = 1800.0
     drain_s: float = 60.0
+    reconnect_s: float = 20.0
+    idle_prompts: int = 3
     max_queued_speech_s: float = 600.0
     caller_waits_s: float = 4.0
     caller_waits_repeat_s: float = 8.0
@@ -161,14 +164,15 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     voice: str = "marin"
     speed: float = 1.0
     turn_detection: TurnDetection = TurnDetection()
-    barge_in: Literal["interrupt", "confirm", "off"] = "interrupt"
-    greeting_barge_in: Literal["interrupt", "off"] = "interrupt"
     noise_reduction: Literal["near_field", "far_field", "off"] = "off"
     transcription_model: str = "gpt-transcribe"
     transcription_language: str = ""
     max_output_tokens: int = 0
     budget_usd: float = 0.0
     budget_warning: float = 0.8
+    barge_in: Literal["interrupt", "confirm", "off"] = "interrupt"
+    barge_in_confirm_ms: int = 400
+    greeting_barge_in: Literal["interrupt", "off"] = "interrupt"
     hang_up: bool = True
     transfers: dict[str, Destination] = {}
     sounds: AgentSounds = AgentSounds()
@@ -364,6 +368,7 @@ def _check(config: Config) -> None:
     require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")
     for name, value in msgspec.structs.asdict(config.limits).items():
         require(value > 0, f"limits.{name}", "must be above zero")
+    require(config.realtime.session_max_s >= 0, "realtime.session_max_s", "must not be negative")
     require(
         config.limits.caller_waits_s >= 1,
         "limits.caller_waits_s",
@@ -400,8 +405,12 @@ def _check(config: Config) -> None:
         )
         for key in ("talk_key", "send_key"):
             pressed = getattr(detection, key)
-            require(len(pressed) == 1 and pressed in _KEYS, f"{place}.{key}", f"must be one key of {_KEYS}")
+            always = key == "talk_key" and not pressed
+            require(
+                always or (len(pressed) == 1 and pressed in _KEYS), f"{place}.{key}", f"must be one key of {_KEYS}"
+            )
         require(detection.talk_key != detection.send_key, f"{place}.send_key", "must be another key than talk_key")
+        require(agent.barge_in_confirm_ms >= 0, f"{at}.barge_in_confirm_ms", "must not be negative")
         for target, destination in agent.transfers.items():
             require(bool(destination.to), f"{dotted(('agents', name, 'transfers', target))}.to", "names no extension")
         for problem, remedy in mcp_servers.problems(agent.mcp, f"{at}.mcp"):

@@ -29,6 +29,7 @@ class Step(enum.Enum):
     RESPONSE_DONE = "response done"
     CLOSE = "the agent takes leave"
     STAY = "the transfer failed"
+    SESSION_LOST = "the model's session is gone"
 
 
 _L, _R, _I, _C = State.LISTENING, State.RESPONDING, State.INTERRUPTED, State.CLOSING
@@ -40,6 +41,8 @@ TRANSITIONS: Mapping[tuple[State, Step], State] = {
     (_I, Step.RESPONSE_DONE): _L, (_C, Step.RESPONSE_DONE): _C,
     (_L, Step.CLOSE): _C, (_R, Step.CLOSE): _C, (_I, Step.CLOSE): _C, (_C, Step.CLOSE): _C,
     (_C, Step.STAY): _L,
+    (_L, Step.SESSION_LOST): _L, (_R, Step.SESSION_LOST): _L,
+    (_I, Step.SESSION_LOST): _L, (_C, Step.SESSION_LOST): _C,
 }  # fmt: skip
 
 
@@ -74,6 +77,37 @@ class ClearLegAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSession:
+    """The session is gone: open another one, configure it with `session_update`, then say `connected`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropSession:
+    """The session is of no use any more, though it stands: end it; `session_lost` follows with this reason."""
+
+    reason: EndReason
+    detail: str = ""
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSuccessor:
+    """Open another session beside this one; answer with `successor_ready` or `successor_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapSessions:
+    """Change over to the successor at once, then say `connected`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResendAudio:
+    """Send the caller's audio since this moment again: the model has not heard it, or forgot it with its session."""
+
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class EndCall:
     """End the call; see `ending`."""
 
@@ -90,7 +124,19 @@ class Notice:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-Command = SendEvent | RunTool | TransferCall | ClearLegAudio | EndCall | Notice
+Command = (
+    SendEvent
+    | RunTool
+    | TransferCall
+    | ClearLegAudio
+    | OpenSession
+    | DropSession
+    | OpenSuccessor
+    | SwapSessions
+    | ResendAudio
+    | EndCall
+    | Notice
+)
 
 
 class Dialogue(Protocol):
@@ -98,6 +144,18 @@ class Dialogue(Protocol):
 
     @property
     def wants_audio(self) -> bool: ...
+
+    def session_update(self) -> bytes: ...
+
+    def connected(self, now: float, lifetime_s: float | None) -> list[Command]: ...
+
+    def session_lost(self, reason: EndReason, detail: str, code: str | None, now: float) -> list[Command]: ...
+
+    def successor_ready(self, now: float) -> list[Command]: ...
+
+    def successor_failed(self, detail: str, now: float) -> list[Command]: ...
+
+    def give_up(self, reason: EndReason, detail: str, code: str | None, now: float) -> list[Command]: ...
 
     def media_ready(self, now: float) -> list[Command]: ...
 

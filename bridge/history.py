@@ -1,7 +1,8 @@
-"""What was said in a call, by whom, and how much of it was heard.
+"""What was said and done in a call, by whom, and how much of it was heard.
 
-Turns are kept in the order in which their items first appeared, since transcripts may come late and out of order; they
-are keyed by item id. What the caller heard of the agent comes from the playout ledger, never from a guess by the clock.
+Entries are kept in the order in which they first appeared, since transcripts may come late and out of order; turns are
+keyed by item id. What the caller heard of the agent comes from the playout ledger, never from a guess by the clock. A
+session that takes over from another is told all this as text (`replay`), since a Realtime session can not be resumed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bridge.audio import MODEL_FORMAT
+
+# About 6,000 tokens: a fifth of the smallest context (32k tokens, protocol sheet 1.2), beside instructions and tools of at
+# most 16k. What is older is left out, the newest stays.
+REPLAY_CHARACTERS = 24_000
+NOT_TRANSCRIBED = "(The caller said something that was not transcribed.)"
 
 
 class Speaker(enum.StrEnum):
@@ -20,9 +27,11 @@ class Speaker(enum.StrEnum):
 
 @dataclass(slots=True)
 class Turn:
-    """One item of the conversation. `heard_ms` is None until it is decided how much the caller heard.
+    """One message of the conversation. `heard_ms` is None until it is decided how much the caller heard.
 
-    `received_bytes` counts the model's audio (PCM16, 24 kHz); `told` is set once the turn has been reported.
+    `received_bytes` counts the model's audio (PCM16, 24 kHz); `complete`: no more words come; `told`: the turn has been
+    reported. `written`: it is a text of the present session (typed, or replayed), so it can not be truncated, only
+    written anew.
     """
 
     item_id: str
@@ -31,6 +40,8 @@ class Turn:
     received_bytes: int = 0
     heard_ms: int | None = None
     told: bool = False
+    complete: bool = False
+    written: bool = False
 
     @property
     def received_ms(self) -> int:
@@ -50,23 +61,119 @@ class Turn:
             part = part.rpartition(" ")[0]
         return part.rstrip()
 
+    def as_items(self) -> list[dict[str, Any]]:
+        """This turn as text, for another session; nothing where nothing was heard."""
+        if self.speaker is Speaker.AGENT:
+            return [message_item("assistant", self.heard_text, self.item_id)] if self.heard_text else []
+        return [message_item("user", self.text or NOT_TRANSCRIBED, self.item_id)]
+
+
+@dataclass(slots=True)
+class ToolUse:
+    """A call of a tool, and its output once there is one. `here`: the present session knows the call itself."""
+
+    call_id: str
+    name: str
+    arguments: str
+    output: str | None = None
+    here: bool = True
+
+    def as_items(self) -> list[dict[str, Any]]:
+        """Call and output for another session; nothing while there is no output: it follows when it is there."""
+        if self.output is None:
+            return []
+        return [self.call_item(), output_item(self.call_id, self.output)]
+
+    def call_item(self) -> dict[str, Any]:
+        return {"type": "function_call", "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+
 
 class History:
-    """The turns of one call so far."""
+    """The turns and tool calls of one call so far."""
 
     def __init__(self) -> None:
         self._turns: dict[str, Turn] = {}
+        self._tools: dict[str, ToolUse] = {}
+        self._order: list[Turn | ToolUse] = []
 
     def turn(self, item_id: str, speaker: Speaker) -> Turn:
         """The turn of this item, made at its first mention."""
-        return self._turns.setdefault(item_id, Turn(item_id, speaker))
+        found = self._turns.get(item_id)
+        if found is None:
+            found = self._turns[item_id] = Turn(item_id, speaker)
+            self._order.append(found)
+        return found
+
+    def wrote(self, item_id: str, speaker: Speaker, text: str) -> Turn:
+        """A message that was put into the conversation as text."""
+        turn = self.turn(item_id, speaker)
+        turn.text, turn.written = text, True
+        return turn
+
+    def tool_called(self, call_id: str, name: str, arguments: str) -> bool:
+        """Note a call of a tool; False when this call was known already."""
+        if call_id in self._tools:
+            return False
+        use = self._tools[call_id] = ToolUse(call_id, name, arguments)
+        self._order.append(use)
+        return True
+
+    def tool(self, call_id: str) -> ToolUse | None:
+        return self._tools.get(call_id)
+
+    def forget(self, item_id: str) -> None:
+        """This item was never part of the conversation (a noise)."""
+        turn = self._turns.pop(item_id, None)
+        if turn is not None:
+            self._order.remove(turn)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._turns
 
     def __iter__(self) -> Iterator[Turn]:
-        return iter(self._turns.values())
+        return (it for it in self._order if isinstance(it, Turn))
+
+    def before(self, item_id: str) -> str:
+        """The item that stands before this one, for `previous_item_id`: `root` where there is none."""
+        previous = "root"
+        for turn in self:
+            if turn.item_id == item_id:
+                break
+            if turn.as_items():
+                previous = turn.item_id
+        return previous
 
     def undecided(self) -> list[Turn]:
         """The agent's turns of which it is not yet known how much was heard, in order."""
-        return [it for it in self._turns.values() if it.speaker is Speaker.AGENT and it.heard_ms is None]
+        return [it for it in self if it.speaker is Speaker.AGENT and it.heard_ms is None]
+
+    def replay(self, leave_out: str = "") -> list[dict[str, Any]]:
+        """Everything so far as items for `conversation.item.create`, oldest first; the oldest are left out where it is
+        too much. `leave_out` is a turn whose audio is sent again instead. From here on the entries are the new session's.
+        """
+        items: list[dict[str, Any]] = []
+        characters = 0
+        full = False
+        for entry in reversed(self._order):
+            mine = entry.as_items() if not (isinstance(entry, Turn) and entry.item_id == leave_out) else []
+            characters += sum(len(str(it)) for it in mine)
+            full = full or characters > REPLAY_CHARACTERS
+            if isinstance(entry, Turn):
+                entry.written = True
+            else:
+                entry.here = entry.output is not None
+            if not full:
+                items[:0] = mine
+        return items
+
+
+def message_item(role: str, text: str, item_id: str = "") -> dict[str, Any]:
+    """A message as text; what the assistant said is `output_text`, everything else `input_text` (section 2.3)."""
+    kind = "output_text" if role == "assistant" else "input_text"
+    named = {"id": item_id} if item_id else {}
+    return {**named, "type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+
+def output_item(call_id: str, output: str) -> dict[str, Any]:
+    """The result of a tool. `output` is text, always."""
+    return {"type": "function_call_output", "call_id": call_id, "output": output}

@@ -94,6 +94,7 @@ class Response(msgspec.Struct, frozen=True):
     status_details: StatusDetails | str | None = None
     output: list[Item] = []
     conversation_id: str | None = None
+    metadata: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
 
 
@@ -108,13 +109,15 @@ class SessionUpdated(msgspec.Struct, frozen=True, tag="session.updated"):
 
 
 class SpeechStarted(msgspec.Struct, frozen=True, tag="input_audio_buffer.speech_started"):
-    """The server's VAD hears the caller. `item_id` is the *future* user item."""
+    """The server's VAD hears the caller. `item_id` is the *future* user item; the start includes the prefix padding."""
 
     item_id: str = ""
+    audio_start_ms: float | None = None
 
 
 class SpeechStopped(msgspec.Struct, frozen=True, tag="input_audio_buffer.speech_stopped"):
     item_id: str = ""
+    audio_end_ms: float | None = None
 
 
 class Committed(msgspec.Struct, frozen=True, tag="input_audio_buffer.committed"):
@@ -128,6 +131,19 @@ class CallerTranscript(msgspec.Struct, frozen=True, tag="conversation.item.input
 
     item_id: str = ""
     transcript: str = ""
+
+
+class CallerTranscriptDelta(msgspec.Struct, frozen=True, tag="conversation.item.input_audio_transcription.delta"):
+    """The first words of a turn, where the transcription model streams."""
+
+    item_id: str = ""
+    delta: str | None = None
+
+
+class TimeoutTriggered(msgspec.Struct, frozen=True, tag="input_audio_buffer.timeout_triggered"):
+    """The caller said nothing for `idle_timeout_ms`; the server answers the silence by itself (section 3.12)."""
+
+    item_id: str = ""
 
 
 class ResponseCreated(msgspec.Struct, frozen=True, tag="response.created"):
@@ -149,6 +165,13 @@ class AgentTranscript(msgspec.Struct, frozen=True, tag="response.output_audio_tr
     response_id: str = ""
     item_id: str = ""
     transcript: str = ""
+
+
+class AgentTranscriptDelta(msgspec.Struct, frozen=True, tag="response.output_audio_transcript.delta"):
+    """The next words of an audio part: what is known of it when the session is lost before its end."""
+
+    item_id: str = ""
+    delta: str = ""
 
 
 class OutputItemDone(msgspec.Struct, frozen=True, tag="response.output_item.done"):
@@ -185,9 +208,12 @@ HandledEvent = (
     | SpeechStopped
     | Committed
     | CallerTranscript
+    | CallerTranscriptDelta
+    | TimeoutTriggered
     | ResponseCreated
     | AudioDelta
     | AgentTranscript
+    | AgentTranscriptDelta
     | OutputItemDone
     | ItemDone
     | ResponseDone
@@ -201,9 +227,9 @@ _only_type = msgspec.json.Decoder(Unhandled)
 _HANDLED_TYPES = frozenset(
     str(kind.__struct_config__.tag)
     for kind in (
-        SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript,
-        ResponseCreated, AudioDelta, AgentTranscript, OutputItemDone, ItemDone, ResponseDone,
-        ErrorEvent, *get_args(McpEvent),
+        SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript, CallerTranscriptDelta,
+        TimeoutTriggered, ResponseCreated, AudioDelta, AgentTranscript, AgentTranscriptDelta, OutputItemDone, ItemDone,
+        ResponseDone, ErrorEvent, *get_args(McpEvent),
     )
 )  # fmt: skip
 
@@ -248,12 +274,12 @@ def append_audio(pcm: bytes) -> bytes:
     return _encode(_Append(pcm))
 
 
-def create_response(instructions: str = "") -> bytes:
-    """Ask for a response; `instructions` replace the session's for this one. Only legal while none is active."""
-    event: dict[str, Any] = {"type": "response.create"}
-    if instructions:
-        event["response"] = {"instructions": instructions}
-    return _encode(event)
+def create_response(fields: Mapping[str, object] | None = None) -> bytes:
+    """Ask for a response; `fields` is its `response` object (`instructions` there replace the session's for this one).
+
+    Only legal while none is active, but for one beside the conversation (section 3.9).
+    """
+    return _encode({"type": "response.create", "response": fields} if fields else {"type": "response.create"})
 
 
 def cancel_response(response_id: str) -> bytes:
@@ -278,16 +304,27 @@ def delete_item(item_id: str) -> bytes:
     return _encode({"type": "conversation.item.delete", "item_id": item_id})
 
 
-def function_output(call_id: str, output: str) -> bytes:
-    """The result of a function call. `output` is text, always; objects are dumped by whoever makes them (3.7)."""
-    item = {"type": "function_call_output", "call_id": call_id, "output": output}
-    return _encode({"type": "conversation.item.create", "item": item})
+def create_item(item: Mapping[str, object], previous_item_id: str | None = None) -> bytes:
+    """Put an item into the conversation: at its end, or behind `previous_item_id` (`root`: at the start)."""
+    event: dict[str, object] = {"type": "conversation.item.create", "item": item}
+    if previous_item_id is not None:
+        event["previous_item_id"] = previous_item_id
+    return _encode(event)
 
 
-def caller_text(text: str) -> bytes:
-    """Something that the caller did without speaking (pressed keys), as a user message."""
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-    return _encode({"type": "conversation.item.create", "item": item})
+def update_session(fields: Mapping[str, object]) -> bytes:
+    """Change these fields of the session (GA shaped); the server merges them, and `type` must always be there."""
+    return _encode({"type": "session.update", "session": {"type": "realtime", **fields}})
+
+
+def commit_audio() -> bytes:
+    """The caller's turn is over: make an item of what was appended. Refused below 100 ms (section 2.2)."""
+    return _encode({"type": "input_audio_buffer.commit"})
+
+
+def clear_audio() -> bytes:
+    """Forget what was appended since the last commit."""
+    return _encode({"type": "input_audio_buffer.clear"})
 
 
 # --- judgements ----------------------------------------------------------------------------------------------------

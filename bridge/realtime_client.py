@@ -52,10 +52,13 @@ class RealtimeConnection:
         Raises `ModelRejected` for what the server's dialect can not say, too. Waits while the server's side takes
         nothing; cancelled in such a wait, the connection is of no more use.
         """
+        await self._send(payload, established=True)
+
+    async def _send(self, payload: bytes, *, established: bool) -> None:
         try:
             await self._websocket.send(self._translator.to_server(payload), text=True)
         except ConnectionClosed:
-            raise self._loss(established=True) from None
+            raise self._loss(established=established) from None
 
     def send_audio_nowait(self, payload: bytes) -> bool:
         """Send an append event at once. False: nothing was written, use `send`, which tells why. Never raises.
@@ -126,7 +129,7 @@ class RealtimeConnection:
         """
         while not _greets(event := await self._next_of_handshake()):
             pass
-        await self.send(session)
+        await self._send(session, established=False)
         while not isinstance(event, realtime.SessionUpdated):
             event = await self._next_of_handshake()
         realtime.check_effective_session(event.session)

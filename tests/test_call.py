@@ -262,18 +262,6 @@ async def test_a_model_that_can_not_serve_sends_the_caller_to_the_dialplan(
             assert record["error"]["code"] == code
 
 
-@pytest.mark.parametrize("code", [None, 1000, 1001, 1011])
-async def test_a_model_lost_in_mid_call_even_politely(autojump_clock: MockClock, code: int | None) -> None:
-    async with house(Script.of(Say("Hello!", ms=5000))) as it:
-        channel, caller = await it.stasis_call()
-        await it.hears_of("agent_starts")
-        await it.model.session.drop(code)
-        record = await it.ended()
-        assert (record["reason"], record["completion_reason"]) == ("model_lost", "disconnect from remote end")
-        assert channel.dialplan == Place()
-        assert caller.violations == []
-
-
 async def test_a_model_that_recovers_while_the_phone_rings(autojump_clock: MockClock) -> None:
     async with house(Script.of(Say("Hello!"))) as it:
         it.model_up = False
@@ -285,29 +273,16 @@ async def test_a_model_that_recovers_while_the_phone_rings(autojump_clock: MockC
         assert (await it.ended())["reason"] == "caller_hung_up"
 
 
-async def test_a_model_that_falls_silent_in_mid_call(autojump_clock: MockClock) -> None:
-    async with house(Script.of(Say("Hello!", ms=1000), Say("Never.", ms=1000))) as it:
-        channel, _ = await it.stasis_call()
-        await it.hears_of("agent_said")
-        with it.model.stalled():
-            it.model.session.speech_started()
-            await trio.sleep(1)
-            it.model.session.speech_stopped()
-            record = await it.ended()
-        assert record["reason"] == "model_stalled"
-        assert channel.dialplan == Place()
-
-
-async def test_failed_responses_end_the_call_after_one_more_try(autojump_clock: MockClock) -> None:
-    broken = Fail("rate_limit_exceeded", "Rate limit reached. Try again in 7s.", "rate_limit_error")
-    async with house(Script.of(broken, broken)) as it:
+async def test_a_model_that_can_not_answer_for_long_sends_the_caller_to_the_dialplan(
+    autojump_clock: MockClock,
+) -> None:
+    limited = Fail.rate_limited(7)
+    async with house(Script.of(*[limited] * 4)) as it:
         channel, _ = await it.stasis_call()
         record = await it.ended()
         assert (record["reason"], record["completion_reason"]) == ("model_failed", "server failure")
-        assert record["error"] == {
-            "code": "rate_limit_exceeded",
-            "message": "the model's response failed: Rate limit reached. Try again in 7s.",
-        }
+        assert record["error"]["code"] == "rate_limit_exceeded"
+        assert 21 <= record["duration_s"] < 30, "waited for as long as the server says, three times"
         assert channel.dialplan == Place()
 
 
@@ -529,19 +504,6 @@ async def test_a_second_signal_ends_calls_at_once_and_still_returns_the_callers(
         assert record["reason"] == "server_draining"
         assert channel.dialplan == Place()
         assert channel.variables["BRIDGE_END_REASON"] == "server_draining"
-
-
-async def test_a_dead_way_to_the_model_is_noticed(autojump_clock: MockClock) -> None:
-    """Nothing arrives any more and writes wait: neither silence for minutes nor a good end."""
-    async with house(Script.of(Say("Hello!"))) as it:
-        channel, _ = await it.stasis_call()
-        await it.hears_of("agent_said")
-        with it.model_path_dead():
-            began = trio.current_time()
-            record = await it.ended()
-        assert record["reason"] == "model_lost"
-        assert trio.current_time() - began < 10
-        assert channel.dialplan == Place()
 
 
 async def test_the_caller_hangs_up_before_the_media_has_come(autojump_clock: MockClock) -> None:

@@ -16,6 +16,7 @@ from bridge.dialogue import (
     TRANSITIONS,
     ClearLegAudio,
     Command,
+    DropSession,
     EndCall,
     Notice,
     RunTool,
@@ -394,7 +395,6 @@ def test_routine_errors_do_not_end_the_call(code: str | None) -> None:
     [
         ("invalid_api_key", EndReason.MODEL_REJECTED),
         ("insufficient_quota", EndReason.MODEL_REJECTED),
-        ("session_expired", EndReason.MODEL_LOST),
     ],
 )
 def test_fatal_errors_end_the_call_with_their_reason(code: str, reason: EndReason) -> None:
@@ -404,12 +404,20 @@ def test_fatal_errors_end_the_call_with_their_reason(code: str, reason: EndReaso
     assert (end.reason, end.code) == (reason, code)
 
 
-def test_repeated_server_errors_end_the_call() -> None:
+def test_an_expired_session_is_replaced() -> None:
+    rig = Rig().greeted()
+    error = {"type": "invalid_request_error", "code": "session_expired", "message": "60 minutes"}
+    (drop,) = acts(rig.server("error", error=error))
+    assert isinstance(drop, DropSession)
+    assert (drop.reason, drop.code) == (EndReason.MODEL_LOST, "session_expired")
+
+
+def test_repeated_server_errors_end_the_session() -> None:
     rig = Rig().greeted()
     error = {"type": "server_error", "code": None, "message": "internal"}
     ends = [acts(rig.server("error", error=error)) for _ in range(5)]
     assert ends[:4] == [[], [], [], []]
-    assert [it.reason for it in ends[4] if isinstance(it, EndCall)] == [EndReason.MODEL_FAILED]
+    assert [it.reason for it in ends[4] if isinstance(it, DropSession)] == [EndReason.MODEL_FAILED]
 
 
 def failed(code: str | None) -> dict[str, Any]:
@@ -424,9 +432,9 @@ def test_a_failed_response_is_tried_once_more_then_the_call_ends() -> None:
     (again,) = sent(rig.done("R1", **failed(None)))
     assert again["response"]["instructions"].endswith("Say hello.")
     rig.created("R2")
-    (end,) = acts(rig.done("R2", **failed("rate_limit_exceeded")))
+    (end,) = acts(rig.done("R2", **failed("server_error")))
     assert isinstance(end, EndCall)
-    assert (end.reason, end.code) == (EndReason.MODEL_FAILED, "rate_limit_exceeded")
+    assert (end.reason, end.code) == (EndReason.MODEL_FAILED, "server_error")
     assert "it broke" in end.detail
 
 
@@ -447,11 +455,11 @@ def test_status_details_as_a_bare_string_are_understood() -> None:
     )
 
 
-def test_a_model_that_does_not_answer_stalls_the_call() -> None:
+def test_a_model_that_does_not_answer_loses_its_session() -> None:
     rig = Rig(limits=Limits(response_stall_s=8))
     rig.it.media_ready(rig.now)
     assert acts(rig.it.tick(rig.now + 7.9)) == []
-    assert [it.reason for it in acts(rig.it.tick(rig.now + 8)) if isinstance(it, EndCall)] == [
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 8)) if isinstance(it, DropSession)] == [
         EndReason.MODEL_STALLED
     ]
 
@@ -471,7 +479,7 @@ def test_the_callers_turn_must_be_answered() -> None:
     rig.speech_started()
     rig.speech_stopped()
     rig.server("input_audio_buffer.committed", item_id="U1")
-    assert [it.reason for it in acts(rig.it.tick(rig.now + 9)) if isinstance(it, EndCall)] == [
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 9)) if isinstance(it, DropSession)] == [
         EndReason.MODEL_STALLED
     ]
 

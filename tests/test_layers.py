@@ -24,7 +24,22 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "decisions",
-        frozenset({"history", "call_tools", "dialogue", "conversation", "latency", "leg", "patience"}),
+        frozenset(
+            {
+                "history",
+                "call_tools",
+                "dialogue",
+                "conversation",
+                "leg",
+                "latency",
+                "patience",
+                "responses",
+                "barge_in",
+                "continuity",
+                "speech",
+                "endgame",
+            }
+        ),
     ),
     (
         "shells",

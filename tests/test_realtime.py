@@ -12,6 +12,7 @@ from sdk_types import CLIENT, check
 from bridge import call_tools, realtime
 from bridge.config import Agent, Destination, TurnDetection
 from bridge.errors import ModelError, ModelLost, ModelProtocolError, ModelRejected, ModelUnreachable
+from bridge.history import message_item, output_item
 from bridge.realtime import Verdict
 
 AGENTS = {
@@ -37,11 +38,15 @@ def test_the_session_update_is_what_the_official_types_accept(name: str) -> None
     [
         realtime.append_audio(b"\x01\x02" * 480),
         realtime.create_response(),
-        realtime.create_response("Say hello."),
+        realtime.create_response({"instructions": "Say hello."}),
         realtime.truncate_item("item_1", 0, 1480),
         realtime.delete_item("item_1"),
-        realtime.function_output("call_1", '{"ok":true}'),
-        realtime.caller_text("(The caller pressed these keys: 1)"),
+        realtime.create_item(output_item("call_1", '{"ok":true}')),
+        realtime.create_item(message_item("user", "(The caller pressed these keys: 1)", "bridge-1"), "root"),
+        realtime.create_item(message_item("assistant", "Hello.")),
+        realtime.update_session({"audio": {"output": {"speed": 1.1}}}),
+        realtime.commit_audio(),
+        realtime.clear_audio(),
     ],
 )
 def test_everything_that_we_send_passes_the_official_types(payload: bytes) -> None:

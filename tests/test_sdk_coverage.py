@@ -19,6 +19,7 @@ from sdk_types import CLIENT, SERVER, check_client
 
 from bridge import call_tools, realtime
 from bridge.config import Agent, Destination, TurnDetection
+from bridge.history import ToolUse, message_item, output_item
 from simulators.model_script import Call, Fail, Incomplete, Say, Script, tone
 from simulators.realtime_faults import DropPoint
 from simulators.realtime_server import REFUSALS
@@ -41,12 +42,21 @@ BUILT: Mapping[str, Callable[[], list[bytes]]] = {
         realtime.session_update(agent, call_tools.declarations(agent)) for agent in AGENTS.values()
     ],
     "realtime.append_audio": lambda: [realtime.append_audio(bytes(ms * 48)) for ms in (1, 20, 100)],
-    "realtime.create_response": lambda: [realtime.create_response(), realtime.create_response("Greet.")],
+    "realtime.create_response": lambda: [
+        realtime.create_response(),
+        realtime.create_response({"instructions": "Greet."}),
+    ],
     "realtime.cancel_response": lambda: [realtime.cancel_response("resp_1")],
     "realtime.truncate_item": lambda: [realtime.truncate_item("item_1", 0, 640)],
     "realtime.delete_item": lambda: [realtime.delete_item("item_1")],
-    "realtime.function_output": lambda: [realtime.function_output("call_1", text) for text in ("", "7", '{"a":1}')],
-    "realtime.caller_text": lambda: [realtime.caller_text("(The caller pressed these keys: 1 2)")],
+    "realtime.create_item": lambda: [
+        *[realtime.create_item(output_item("call_1", text)) for text in ("", "7", '{"a":1}')],
+        *[realtime.create_item(message_item(role, "Hello.", "bridge-1"), "root") for role in ("user", "assistant")],
+        realtime.create_item(ToolUse("call_1", "weather", "{}").call_item()),
+    ],
+    "realtime.update_session": lambda: [realtime.update_session({"audio": {"output": {"speed": 1.1}}})],
+    "realtime.commit_audio": lambda: [realtime.commit_audio()],
+    "realtime.clear_audio": lambda: [realtime.clear_audio()],
 }
 
 # Events of the SDK's table that the simulator does not emit, and why it would be wrong to.

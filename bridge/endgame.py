@@ -1,0 +1,80 @@
+"""How a call ends once the caller has heard everything: the goodbye that is playing, and the one still to be spoken.
+
+A closing tool (`hang_up`, `transfer_call`) ends the call when its words have been heard. Where nobody has said goodbye yet
+(a budget that is spent, a caller who says nothing), the model is asked for a last word first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.dialogue import EndCall, TransferCall
+from bridge.responses import Ask
+
+
+@dataclass(slots=True)
+class _Closing:
+    command: EndCall | TransferCall
+    quiet_since: float
+    issued: bool = False
+
+
+class Endgame:
+    """The end of one call, as far as it is decided. `goodbye_s`: longest wait for words that do not come or do not end."""
+
+    def __init__(self, goodbye_s: float) -> None:
+        self._goodbye_s = goodbye_s
+        self._closing: _Closing | None = None
+        self._last_word: tuple[Ask, EndCall, float] | None = None
+
+    @property
+    def closing(self) -> bool:
+        return self._closing is not None
+
+    def close(self, command: EndCall | TransferCall, now: float) -> bool:
+        """The call is to end with `command` when everything was heard. False: that is decided already, otherwise."""
+        if self._closing is not None:
+            return False
+        self._closing = _Closing(command, now)
+        self._last_word = None
+        return True
+
+    def reopen(self) -> None:
+        """The hand-over did not work: the call goes on."""
+        self._closing = None
+
+    def wind_down(self, ask: Ask, end: EndCall, now: float) -> bool:
+        """The model is to say a last word (`ask`), and then the call ends with `end`. False: it is ending already."""
+        if self._closing is not None or self._last_word is not None:
+            return False
+        self._last_word = ask, end, now + 2 * self._goodbye_s
+        return True
+
+    def said(self, asked: Ask) -> EndCall | None:
+        """The response that was asked for by `asked` is done: was it the last word? Then this is how the call ends."""
+        if self._last_word is not None and self._last_word[0] is asked:
+            return self._last_word[1]
+        return None
+
+    def overdue(self, now: float) -> EndCall | None:
+        """The last word has not been said in time (the caller goes on talking, or the model fails)."""
+        if self._last_word is not None and now >= self._last_word[2]:
+            return self._last_word[1]
+        return None
+
+    def drained(self) -> EndCall | TransferCall | None:
+        """Everything was heard: what is to be done now, once."""
+        if self._closing is None or self._closing.issued:
+            return None
+        self._closing.issued = True
+        return self._closing.command
+
+    def tick(self, now: float, *, idle: bool) -> EndCall | TransferCall | None:
+        """A goodbye whose end nobody reports must not hold the call."""
+        if self._closing is None:
+            return None
+        if not idle:
+            self._closing.quiet_since = now
+        elif now - self._closing.quiet_since >= self._goodbye_s:
+            return self.drained()
+        return None

@@ -1,0 +1,168 @@
+"""One response at a time: which one the server generates, which was asked for, and which is still to be asked for.
+
+A `response.create` is only legal while none is active (protocol sheet 3.7), and a refused one is never followed by a
+`response.done`. So everything that wants the agent to speak says `want`, and `next_request` gives out what may be asked
+now. Also here: what to do about failed responses, and whether the model owes us a sign of life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bridge import realtime
+from bridge.realtime import ServerError, Verdict
+
+# A request that was refused for an active response is made again when that is done, but not at once: a server that says
+# so although nothing is active must not be asked in a loop.
+REFUSED_WAIT_S = 0.5
+# A rate limit that says no time is waited out for 2, 4 and 8 s; then the caller is better served elsewhere.
+MAX_RATE_LIMITS = 3
+# Whoever made a response by hand beside the call (`conversation: "none"`) gets this into its metadata, so that its audio
+# never ends up in the call (section 3.9).
+APART = "bridge_apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One `response.create`. `fields` is its `response` object; empty: as the session says."""
+
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+class Responses:
+    """The responses of one session, one after the other. Times are seconds of any monotonic clock."""
+
+    def __init__(self, stall_s: float) -> None:
+        self._stall_s = stall_s
+        self.active: str | None = None
+        self.requested = False
+        self.asked = Ask()
+        self._owed: Ask | None = None
+        self._owed_from = 0.0
+        self._discarded: set[str] = set()
+        self._apart: set[str] = set()
+        self._waiting_since: float | None = None
+        self._retry_left = True
+        self._rate_limits = 0
+        self.rate_limited = False
+
+    # Asking ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """A response is being generated, or has been asked for."""
+        return self.active is not None or self.requested
+
+    @property
+    def owed(self) -> bool:
+        return self._owed is not None
+
+    def want(self, ask: Ask, not_before: float = 0.0) -> None:
+        """The agent is to speak as soon as that is legal. The newest wish replaces one that waits."""
+        self._owed, self._owed_from = ask, not_before
+
+    def forget(self) -> None:
+        """Nothing is owed any more: the answer to the caller's next turn covers it."""
+        self._owed = None
+        self.rate_limited = False
+
+    def next_request(self, now: float) -> Ask | None:
+        """What to send as `response.create` now, if anything; it counts as asked for from here on."""
+        if self._owed is None or self.busy or now < self._owed_from:
+            return None
+        self.asked, self._owed = self._owed, None
+        self.requested, self.rate_limited = True, False
+        self._waiting_since = now
+        return self.asked
+
+    # What the server does --------------------------------------------------------------------------------------------
+
+    def created(self, response: realtime.Response, now: float) -> bool:
+        """A response has begun. False: it does not belong to the dialogue (section 3.9)."""
+        if APART in (response.metadata or {}):
+            self._apart.add(response.id)
+            self._discarded.add(response.id)
+            return False
+        self.active = response.id
+        if not self.requested:
+            self.asked = Ask()
+        self.requested = False
+        self._waiting_since = now
+        return True
+
+    def done(self, response: realtime.Response, now: float) -> bool:
+        """A response has ended. False: it was not the active one of the dialogue."""
+        self._apart.discard(response.id)
+        if response.id != self.active:
+            return False
+        self.active = self._waiting_since = None
+        self._owed_from = max(now, self._owed_from if self.rate_limited else now)
+        if response.status in ("completed", "incomplete"):
+            self._retry_left, self._rate_limits = True, 0
+        return True
+
+    def refused(self, now: float) -> None:
+        """A request was refused since one is active; ours, or the one that the server wanted for the caller's turn."""
+        ask = self.asked if self.requested else Ask()
+        self.requested = False
+        self.want(ask, now + REFUSED_WAIT_S)
+
+    def retry(self, error: ServerError, now: float) -> bool:
+        """A response failed: ask for the same again, after the wait that a rate limit wants. False: no use."""
+        if realtime.triage(error) is Verdict.FATAL:
+            return False
+        wait_s = realtime.retry_after_s(error)
+        if wait_s:
+            if self._rate_limits >= MAX_RATE_LIMITS:
+                return False
+            wait_s = max(wait_s, realtime.RATE_LIMIT_WAIT_S * 2**self._rate_limits) if self._rate_limits else wait_s
+            self._rate_limits += 1
+        elif not self._retry_left:
+            return False
+        else:
+            self._retry_left = False
+        self.want(self.asked, now + wait_s)
+        self.rate_limited = wait_s > 0
+        return True
+
+    def discard(self, response_id: str) -> None:
+        """Nothing of this response may be heard from here on (deltas in flight reappear otherwise)."""
+        self._discarded.add(response_id)
+
+    def is_discarded(self, response_id: str) -> bool:
+        return response_id in self._discarded
+
+    @property
+    def wanted(self) -> bool:
+        """A response is active that the caller is to hear."""
+        return self.active is not None and self.active not in self._discarded
+
+    # Signs of life ---------------------------------------------------------------------------------------------------
+
+    def expect(self, now: float) -> None:
+        """The server owes a response (the caller's turn is committed)."""
+        self._waiting_since = now
+
+    def sign_of_life(self, now: float) -> None:
+        """Any event while a response is active."""
+        if self.active is not None and self._waiting_since is not None:
+            self._waiting_since = now
+
+    def expect_nothing(self) -> None:
+        self._waiting_since = None
+
+    @property
+    def awaited(self) -> bool:
+        """The model owes something: the caller waits for it."""
+        return self._waiting_since is not None
+
+    def stalled(self, now: float) -> bool:
+        return self._waiting_since is not None and now - self._waiting_since >= self._stall_s
+
+    def session_lost(self) -> Ask | None:
+        """The session is gone, and with it what it was doing. Returns what had been asked for and not been given."""
+        cut = self.asked if self.busy else self._owed
+        self.active = self._waiting_since = self._owed = None
+        self.requested = self.rate_limited = False
+        return cut
