@@ -9,6 +9,8 @@
     |  |- ModelUnreachable        no connection, no session within the limit, HTTP 429/5xx
     |  |- ModelRejected           it refused us: key, model, quota or configuration; trying again is useless
     |  |- ModelLost               an established session ended, however politely
+    |  |- ResponseFailed          one response failed; the session goes on
+    |  |- RequestRefused          it refused one thing that was asked; the session goes on
     |  `- ModelProtocolError      it sent what the protocol does not allow
     `- ControlError           Asterisk's control interface (ARI)
        |- ControlUnavailable      no connection, or this call has no control (plain AudioSocket)
@@ -68,6 +70,14 @@ class ModelRejected(ModelError):
 
 class ModelLost(ModelError):
     """A session that had been established ended; a clean close is a loss too, since only we end calls."""
+
+
+class ResponseFailed(ModelError):
+    """One response ended without an answer; the session goes on. For `bridge.open_session`."""
+
+
+class RequestRefused(ModelError):
+    """The server refused one thing that was asked of it; the session goes on. For `bridge.open_session`."""
 
 
 class ModelProtocolError(ModelError):

@@ -443,19 +443,27 @@ def error_of_http_status(status: int, body: bytes = b"") -> ModelError:
     return kind(f"the Realtime server answered {said} to the upgrade: {remedy}", code=word or str(status))
 
 
-def check_effective_session(session: Mapping[str, Any]) -> None:
-    """Make sure that the acknowledged session speaks 24 kHz PCM both ways; anything else would be loud noise.
+def check_effective_session(session: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> None:
+    """Make sure that the acknowledged session speaks what `asked` (a `session`) says, 24 kHz PCM where that says nothing;
+    anything else would be loud noise.
 
     Servers that report no format at all are taken at their word. Raises `ModelRejected`.
     """
     for direction in ("input", "output"):
-        told: Any = session
-        for key in ("audio", direction, "format"):
-            told = told.get(key) if isinstance(told, Mapping) else None
+        told = _format_in(session, direction)
+        wanted = _format_in(asked, direction) or {"type": "audio/pcm", "rate": 24000}
         if told is None:
             continue
-        if not isinstance(told, Mapping) or told.get("type") != "audio/pcm" or told.get("rate", 24000) != 24000:
+        kind = told.get("type") if isinstance(told, Mapping) else None
+        if kind != wanted.get("type") or (kind == "audio/pcm" and told.get("rate", 24000) != 24000):
+            name = " at ".join(str(value) for value in wanted.values())
             raise ModelRejected(
-                f"the Realtime server uses {told} for audio {direction} though audio/pcm at 24000 Hz was asked for",
+                f"the Realtime server uses {told} for audio {direction} though {name} was asked for",
                 code="format_mismatch",
             )
+
+
+def _format_in(session: object, direction: str) -> Any:
+    for key in ("audio", direction, "format"):
+        session = session.get(key) if isinstance(session, Mapping) else None
+    return session

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
@@ -132,7 +133,7 @@ class RealtimeConnection:
         await self._send(session, established=False)
         while not isinstance(event, realtime.SessionUpdated):
             event = await self._next_of_handshake()
-        realtime.check_effective_session(event.session)
+        realtime.check_effective_session(event.session, msgspec.json.decode(session)["session"])
         self.session = event.session
 
     async def _next_of_handshake(self) -> realtime.ServerEvent:

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
             | {"dialect", "endpoint"}
             | {"realtime_mcp", "mcp"}
+            | {"cached_item", "caller_audio", "message_content"}
         ),
     ),
     (
@@ -39,6 +40,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "speech",
                 "endgame",
             }
+            | {"item_cache", "event_stream", "tool_turns"}
         ),
     ),
     (
@@ -46,9 +48,13 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"nowait_io", "audiosocket_leg", "websocket_writer", "realtime_client", "uplink", "media_clock"}
             | {"ari_client", "ari_control", "tools", "telemetry", "sound_files"}
+            | {"session_streams"}
         ),
     ),
-    ("one call", frozenset({"switchboard", "call"})),
+    (
+        "one call, or one session of a program",
+        frozenset({"switchboard", "call", "session_engine", "realtime_session"}),
+    ),
     ("one process", frozenset({"server", "__main__"})),
 )
 LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules}
