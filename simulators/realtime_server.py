@@ -10,7 +10,8 @@ faults as context managers. Time is trio's clock, so whole calls run in virtual 
     assert (await server.wait_for("conversation.item.truncate"))["audio_end_ms"] == 800
 
 `python -m simulators.realtime_server --port 8765` serves real sockets and converses with anybody who speaks the phrases
-of the phrasebook. The handshake's refusals follow section 1.3 of the protocol notes: a bad key is not an HTTP 401.
+of the phrasebook. The handshake's refusals follow section 1.3 of the protocol notes: a bad key is not an HTTP 401. Azure's
+two paths are served too, and with `beta=True` (`--beta`) the preview dialect for those who ask for it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ import argparse
 import contextlib
 import itertools
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,9 +30,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.trio.server import Server, ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from simulators.memory import MemoryListener
 from simulators.model_script import Brain, Item, Script
+from simulators.realtime_beta import DEFAULT_VOICE, BetaEdge
+from simulators.realtime_door import http_refusal, offered_subprotocols, refusal, visitor_of
 from simulators.realtime_faults import FaultSwitches
 from simulators.realtime_schema import Json, Refusal
 from simulators.realtime_session import RealtimeSession
@@ -75,10 +78,16 @@ class ServedSession:
     """One connection: the pure session and its socket. Tests reach it as `server.session`."""
 
     def __init__(
-        self, server: RealtimeServer, websocket: ServerConnection, core: RealtimeSession, number: int
+        self,
+        server: RealtimeServer,
+        websocket: ServerConnection,
+        core: RealtimeSession,
+        number: int,
+        edge: BetaEdge | None = None,
     ) -> None:
         self.number = number
         self.core = core
+        self.edge = edge  # None: the client speaks GA, as the session does
         self.websocket = websocket
         self._server = server
         self._wake = trio.Event()
@@ -138,8 +147,13 @@ class ServedSession:
         """Read until the connection ends."""
         with contextlib.suppress(ConnectionClosed):
             async for message in self.websocket:
-                event = self.core.receive(message, trio.current_time())
-                self._server._note_received(self.number, event)
+                try:
+                    ga = message if self.edge is None else self.edge.from_client(message)
+                except Refusal as refused:
+                    self.core.error(refused, None)
+                else:
+                    event = self.core.receive(ga, trio.current_time())
+                    self._server._note_received(self.number, event)
                 self.wake()
 
     async def transmit(self) -> None:
@@ -150,7 +164,7 @@ class ServedSession:
                 if events := self.core.take():
                     for event in events:
                         self._server._note_sent(self.number, event)
-                        await self.websocket.send(msgspec.json.encode(event).decode())
+                        await self._send(event)
                     continue
                 if self.core.closing is not None:
                     code, reason = self.core.closing
@@ -161,11 +175,21 @@ class ServedSession:
                 with trio.CancelScope(deadline=float("inf") if due is None else due):
                     await self._wake.wait()
 
+    async def _send(self, event: Json) -> None:
+        if self.edge is None:
+            return await self.websocket.send(msgspec.json.encode(event).decode())
+        for told in self.edge.to_client(event):
+            await trio.sleep(self.edge.pause_s(told))
+            await self.websocket.send(msgspec.json.encode(told).decode())
+        return None
+
 
 @dataclass
 class RealtimeServer(FaultSwitches):
     """The server. `brain` chooses answers; `key` is the only accepted one (empty: any that is not empty).
 
+    `beta` lets those in who ask for the preview dialect; sessions and records are GA all the same, and are translated at
+    the edge. `query_key` names a query parameter that may hold the key, as at some gateways.
     `observe` sees every event just before it is sent, `observe_received` every client event that was JSON, whole, after
     the session has taken it. `recording=False` keeps no events and no audio, for a program
     that runs for long. `problems` holds what went wrong inside the simulator itself (websockets only logs it), such as
@@ -174,6 +198,8 @@ class RealtimeServer(FaultSwitches):
 
     brain: Brain = field(default_factory=Script)
     key: str = ""
+    beta: bool = False
+    query_key: str = ""
     observe: Callable[[Json], object] | None = None
     observe_received: Callable[[Json], object] | None = None
     recording: bool = True
@@ -198,6 +224,7 @@ class RealtimeServer(FaultSwitches):
             self._connection,
             listeners=listeners,
             process_request=self._answer_upgrade,
+            select_subprotocol=_only_realtime,
             compression=None,
             max_size=None,
             task_status=task_status,
@@ -250,26 +277,8 @@ class RealtimeServer(FaultSwitches):
     def _answer_upgrade(self, websocket: ServerConnection, request: Request) -> Response | None:
         if self.handshake.http_status:
             return websocket.respond(self.handshake.http_status, "refused by the simulator's fault\n")
-        if urllib.parse.urlsplit(request.path).path != "/v1/realtime":
-            return websocket.respond(404, "not found\n")
-        return None
-
-    def _refusal(self, request: Request, model: str) -> str:
-        """Which code of `REFUSALS` this request earns; empty: none."""
-        if self.handshake.refusing:
-            return self.handshake.refusing
-        if 0 < self.handshake.most_sessions <= self.open_connections:
-            return "session_limit_reached"
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key or (self.key and key != self.key):
-            return "invalid_api_key"
-        if "OpenAI-Beta" in request.headers:
-            return "beta_api_shape_disabled"
-        if not model:
-            return "missing_model"
-        if model.startswith("gpt-4o-"):
-            return "model_not_found"
-        return "" if model.startswith("gpt-realtime") else "invalid_model"
+        status, body = http_refusal(visitor_of(request, self.query_key), self.key, beta=self.beta)
+        return websocket.respond(status, body) if status else None
 
     async def _connection(self, websocket: ServerConnection) -> None:
         assert websocket.request is not None
@@ -282,14 +291,22 @@ class RealtimeServer(FaultSwitches):
             return None
         if handshake.close_at_once:
             return await websocket.aclose(handshake.close_at_once)
-        query = urllib.parse.parse_qs(urllib.parse.urlsplit(websocket.request.path).query)
-        model = query.get("model", [""])[0]
+        visitor = visitor_of(websocket.request, self.query_key)
         number = next(self._numbers)
         core = RealtimeSession(
-            self.brain, self.faults, model=model, number=number, unix_s=int(time.time()), recording=self.recording
+            self.brain,
+            self.faults,
+            model=visitor.model,
+            number=number,
+            unix_s=int(time.time()),
+            recording=self.recording,
         )
-        served = ServedSession(self, websocket, core, number)
-        code = self._refusal(websocket.request, model)
+        edge = BetaEdge() if visitor.beta and self.beta else None
+        if edge is not None:
+            core.config["audio"]["output"]["voice"] = DEFAULT_VOICE
+        served = ServedSession(self, websocket, core, number, edge)
+        full = 0 < handshake.most_sessions <= self.open_connections
+        code = handshake.refusing or ("session_limit_reached" if full else refusal(visitor, self.key, beta=self.beta))
         self.sessions.append(served)
         self.open_connections += 1
         if handshake.no_pongs:
@@ -341,6 +358,12 @@ class RealtimeServer(FaultSwitches):
         self._changed = trio.Event()
 
 
+def _only_realtime(websocket: ServerConnection, _offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Of what a browser offers (its key is among it) only `realtime` is chosen."""
+    assert websocket.request is not None
+    return Subprotocol("realtime") if "realtime" in offered_subprotocols(websocket.request) else None
+
+
 def _without_pongs(websocket: ServerConnection) -> None:
     """Swallow the pongs that the protocol sends by itself; it offers no switch for that."""
     send_frame = websocket.protocol.send_frame
@@ -357,10 +380,10 @@ def _of(passed: list[Passed], kind: str, connection: int | None) -> list[Json]:
     return [one.event for one in passed if one.event.get("type") == kind and connection in (None, one.connection)]
 
 
-async def run(host: str, port: int, brain: Brain, key: str) -> None:
+async def run(host: str, port: int, brain: Brain, key: str, *, beta: bool = False, query_key: str = "") -> None:
     """Serve on a real port until cancelled; prints one line when ready."""
     async with trio.open_nursery() as nursery:
-        server = RealtimeServer(brain, key=key, recording=False)
+        server = RealtimeServer(brain, key=key, beta=beta, query_key=query_key, recording=False)
         bound = await server.listen_on_tcp(nursery, port, host)
         print(f"Realtime simulator ready: ws://{host}:{bound}/v1/realtime?model=gpt-realtime-2.1", flush=True)
         await trio.sleep_forever()
@@ -376,9 +399,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--key", default="", help="the only accepted API key (default: any)")
+    parser.add_argument("--beta", action="store_true", help="let clients of the preview dialect in as well")
+    parser.add_argument("--query-key", default="", help="a query parameter that may hold the key (default: none)")
     options = parser.parse_args(argv)
     try:
-        trio.run(partial(run, options.host, options.port, Phrasebook.load(), options.key))
+        serve_them = partial(run, beta=options.beta, query_key=options.query_key)
+        trio.run(serve_them, options.host, options.port, Phrasebook.load(), options.key)
     except* KeyboardInterrupt:
         pass
     except* OSError as group:
