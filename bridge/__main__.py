@@ -8,7 +8,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ import trio
 
 from bridge import __version__, telemetry
 from bridge.call_tools import declarations
-from bridge.config import Config, effective, load_config, warnings_of
+from bridge.config import Config, effective, load_config, located, warnings_of
 from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import BridgeError, ConfigError
 from bridge.prices import check_budgets, load_prices
@@ -36,30 +37,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        config = _load(arguments)
-        check_budgets(config, load_prices(config.realtime.prices))
-        endpoint = endpoint_of(config.realtime)
-        if arguments.command == "check-config":
-            load_sounds(config.agents)  # `serve` would end at a wrong one as well
-            _show(config, endpoint)
-            return 0
-        telemetry.set_up_logging(config.server.log_format)
-        for warning in warnings_of(config):
-            _log.warning("%s", warning)
-        _tame_garbage_collector()
-        trio.run(_serve, config)
-    except BridgeError as error:
+        settings = _read(arguments)
+    except ConfigError as error:
         print(f"realtime-bridge: {error}", file=sys.stderr)
+        return 2
+    try:
+        _run(arguments.command, settings)
+    except BridgeError as error:
+        print(f"realtime-bridge: {settings.located(error)}", file=sys.stderr)
         return 2
     except BaseExceptionGroup as group:
         ours = group.subgroup(BridgeError)
         if ours is None:
             raise
-        print(f"realtime-bridge: {_first(ours)}", file=sys.stderr)
+        print(f"realtime-bridge: {settings.located(_first(ours))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _run(command: str, settings: _Settings) -> None:
+    config = settings.load()
+    check_budgets(config, load_prices(config.realtime.prices))
+    endpoint = endpoint_of(config.realtime)
+    if command == "check-config":
+        load_sounds(config.agents)  # `serve` would end at a wrong one as well
+        _show(config, endpoint)
+        return
+    telemetry.set_up_logging(config.server.log_format)
+    for warning in warnings_of(config):
+        _log.warning("%s", warning)
+    _tame_garbage_collector()
+    trio.run(_serve, config)
 
 
 def _show(config: Config, endpoint: Endpoint) -> None:
@@ -118,7 +128,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(arguments: argparse.Namespace) -> Config:
+@dataclass(frozen=True)
+class _Settings:
+    """What the settings are made of, besides the environment: the file's text, and what the command line says."""
+
+    path: Path
+    text: str
+    overrides: Mapping[str, str]
+
+    def load(self) -> Config:
+        """Raises `ConfigError`."""
+        folder = self.path.resolve().parent
+        return load_config(self.text, os.environ, self.overrides, source=str(self.path), folder=folder)
+
+    def located(self, error: BaseException) -> str:
+        """What to tell of an error: one about a setting names what gave it, whoever found it."""
+        return located(str(error), self.text, os.environ, self.overrides, source=str(self.path))
+
+
+def _read(arguments: argparse.Namespace) -> _Settings:
     path = Path(arguments.config or "bridge.toml")
     try:
         text = path.read_text(encoding="utf-8")
@@ -134,7 +162,7 @@ def _load(arguments: argparse.Namespace) -> Config:
         if not equals or "." not in key:
             raise ConfigError(f"--set {pair}: write it as SECTION.KEY=VALUE, like server.max_calls=10")
         overrides[key] = value
-    return load_config(text, os.environ, overrides, source=str(path), folder=path.resolve().parent)
+    return _Settings(path, text, overrides)
 
 
 if __name__ == "__main__":

@@ -268,10 +268,9 @@ def load_config(
         end = text.count("\n") + 1
         raise ConfigError(f"{source}:{told[1] if told else end}: not valid TOML: {error}") from error
     try:
-        config = _convert(tree)
+        config = _with_mcp_secrets(_convert(tree), environ)
     except ConfigError as error:
-        line = line_of(lines_of(text), error.place)
-        raise ConfigError(f"{source}:{line}: {error}" if line else f"{source}: {error}", place=error.place) from error
+        raise ConfigError(located(str(error), text, {}, {}, source=source), place=error.place) from error
     for name, path in reversed(_ENVIRONMENT):
         if environ.get(name):
             _assign(tree, path, environ[name])
@@ -282,14 +281,32 @@ def load_config(
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
         _assign(tree, path, value)
         config = _convert_from(f"command line, {path}", tree)
-    config = _with_mcp_secrets(config, environ, source)
+    config = _with_mcp_secrets(config, environ)
     return _with_paths_from(folder, config) if folder else config
 
 
-def _with_mcp_secrets(config: Config, environ: Mapping[str, str], source: str) -> Config:
+def located(
+    message: str, text: str, environ: Mapping[str, str], overrides: Mapping[str, str], *, source: str = "bridge.toml"
+) -> str:
+    """`message` with what gave the setting that it begins with: `bridge.toml:17: realtime.url: ...`.
+
+    For the errors of `load_config`, and of what checks its result, given the same arguments. As it is if it begins with
+    no setting, or with one that nobody set.
+    """
+    place = message.partition(": ")[0]
+    if place in overrides:
+        return f"command line, {message}"
+    for name, path in _ENVIRONMENT:
+        if path == place and environ.get(name):
+            return f"environment variable {name}: {message}"
+    line = line_of(lines_of(text), place)
+    return f"{source}:{line}: {message}" if line else message
+
+
+def _with_mcp_secrets(config: Config, environ: Mapping[str, str]) -> Config:
     agents = {}
     for name, agent in config.agents.items():
-        servers = mcp_servers.with_secrets(agent.mcp, environ, f"{source}: agents.{name}.mcp")
+        servers = mcp_servers.with_secrets(agent.mcp, environ, f"{dotted(('agents', name))}.mcp")
         agents[name] = msgspec.structs.replace(agent, mcp=servers)
     return msgspec.structs.replace(config, agents=agents)
 

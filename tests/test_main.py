@@ -44,6 +44,33 @@ def test_check_config_shows_each_agents_session_as_it_is_sent(
     assert error == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "says"),
+    [
+        ("[realtime]\n\nurl = 'wss://host'", [], "bridge.toml:3: realtime.url: has no path"),
+        ("", ["--set", "realtime.url=wss://host"], "command line, realtime.url: has no path"),
+        ("[agents.x]\nbudget_usd = 1\n[realtime]\nmodel = 'm'", [], "bridge.toml:2: agents.x.budget_usd: model 'm'"),
+        ("[agents.x.sounds]\nbusy = 'no.wav'", [], "bridge.toml:2: agents.x.sounds.busy: "),
+        ("[realtime]\nprices = 'no.toml'", [], "bridge.toml:2: realtime.prices: no.toml cannot be read"),
+        ("[server]\nport = 1", [], "bridge.toml:2: server.port: unknown key"),
+    ],
+)
+def test_what_is_found_after_loading_has_its_line_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, arguments: list[str], says: str
+) -> None:
+    (tmp_path / "bridge.toml").write_text(text, encoding="utf-8")
+    assert main(["check-config", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"realtime-bridge: {says}")
+
+
+def test_a_setting_from_the_environment_is_blamed_on_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_REALTIME_URL", "wss://host")
+    assert main(["check-config"]) == 2
+    assert "environment variable BRIDGE_REALTIME_URL: realtime.url: has no path" in capsys.readouterr().err
+
+
 def test_check_config_warns_of_old_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "bridge.toml").write_text("[agents.sales.session]\nspeed = 1.2", encoding="utf-8")
     assert main(["check-config"]) == 0
