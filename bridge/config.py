@@ -20,7 +20,7 @@ import msgspec
 from bridge import mcp_servers
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
-from bridge.session import check_agent, masked, session_of
+from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
 from bridge.toml_lines import dotted, line_of, lines_of
 from bridge.validation import converted
@@ -456,7 +456,7 @@ def effective(config: Config) -> list[tuple[str, str]]:
             rows.append((path, repr(masked_url(value))))
         elif isinstance(value, dict) and value:
             for key, inner in value.items():
-                walk(masked(inner), f"{path}.{key}" if path else key)
+                walk(inner, f"{path}.{key}" if path else key)
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for index, inner in enumerate(value):
                 walk(inner, f"{path}[{index}]")

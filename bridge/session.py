@@ -228,13 +228,8 @@ def check_agent(agent: Agent, where: str) -> list[str]:
         raise _placed(f"{at}.type", 'is always "realtime"; leave it out')
     for place, reason in _owned(agent, table.tree, where):
         raise _placed(f"{at}.{table.written_as(place)}", reason)
-    for key, place in _KEYS:
-        # Without a transcription there is nothing that the table could complete.
-        inside = (
-            "audio.input.transcription" if key == "transcription_model" and not agent.transcription_model else place
-        )
-        if _value(agent, key) != _value(type(agent)(), key) and _says(table.tree, inside):
-            raise _placed(f"{at}.{table.written_as(inside)}", f"is said by {where}.{key} too; keep only one of them")
+    for key, place in _twice(agent, table.tree):
+        raise _placed(f"{at}.{table.written_as(place)}", f"is said by {where}.{key} too; keep only one of them")
     session = session_of(agent, [])
     if "type" not in (session["audio"]["input"]["noise_reduction"] or {"type": ""}):
         raise _placed(
@@ -247,7 +242,22 @@ def check_agent(agent: Agent, where: str) -> list[str]:
         own = {f"{where}.{place}": f"{where}.{key}" for key, place in _KEYS}
         remedy = str(error).removeprefix(f"{error.place}: ")
         raise _placed(own.get(error.place, error.place), remedy) from error
-    return checked(agent.session, at).warnings
+    functions = [tool["name"] for tool in table.tree.get("tools", ())]
+    unhandled = [f"{at}.tools: {', '.join(functions)}: nothing runs these but a tool of that name in the application"]
+    return checked(agent.session, at).warnings + (unhandled if functions else [])
+
+
+def _twice(agent: Agent, tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, place) of what the table says though a key that is not at its default says it too."""
+    for key, made in _KEYS:
+        mine = _value(agent, key)
+        # Without a transcription there is nothing that the table could complete.
+        place = "audio.input.transcription" if key == "transcription_model" and not mine else made
+        if mine == _value(type(agent)(), key) or not _says(tree, place):
+            continue
+        # The API demands the type of turn detection beside any other field of it.
+        if key != "turn_detection.type" or _value(tree, place) != mine:
+            yield key, place
 
 
 def _owned(agent: Agent, tree: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
@@ -261,6 +271,9 @@ def _owned(agent: Agent, tree: Mapping[str, Any], where: str) -> Iterator[tuple[
     for side in ("input", "output"):
         if _value(tree, f"audio.{side}.format", PCM_FORMAT) != PCM_FORMAT:
             yield f"audio.{side}.format", "must be audio/pcm at 24000 Hz, which the bridge's audio path is made for"
+    for index, tool in enumerate(tree.get("tools", ())):
+        if tool["type"] == "mcp":
+            yield f"tools[{index}]", f"belongs to {where}.mcp, which also says who approves its calls"
     detection = _value(tree, "audio.input.turn_detection", {})
     if detection is None:
         yield "audio.input.turn_detection", f'must not be null; say {where}.turn_detection.type = "manual"'

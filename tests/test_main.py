@@ -33,13 +33,24 @@ def test_check_config_shows_everything_but_secrets(
 def test_check_config_shows_each_agents_session_as_it_is_sent(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "bridge.toml").write_text("[agents.sales.session]\nreasoning = { effort = 'high' }", encoding="utf-8")
+    text = """
+        [agents.sales.session]
+        reasoning = { effort = "high" }
+        [[agents.sales.mcp]]
+        server_label = "stock"
+        server_url = "https://mcp.example"
+        authorization = "hush"
+        approve = "all"
+        """
+    (tmp_path / "bridge.toml").write_text(text, encoding="utf-8")
     assert main(["check-config"]) == 0
     out, error = capsys.readouterr()
     _, sales = out.split("# session of agent sales, before the tools of the application:\n")
     session = json.loads(sales)
     assert session["reasoning"] == {"effort": "high"}
     assert session["tools"][0]["name"] == "hang_up"
+    assert session["tools"][1]["server_url"] == "https://mcp.example"
+    assert "hush" not in out
     assert "# session of agent default" in out
     assert error == ""
 

@@ -375,11 +375,20 @@ def leaves(tree: Json, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]
     return found
 
 
-UPDATES = st.lists(st.sampled_from(GOOD), max_size=5).map(
+# Half of them about the objects that are merged and not replaced.
+MERGED = [field for field in GOOD if field[0].startswith("audio.")]
+UPDATES = st.lists(st.sampled_from(GOOD) | st.sampled_from(MERGED), max_size=5).map(
     lambda fields: [checked(at(place, value), "s").session for place, value in fields]
 )
 # Of these the value is one whole, whatever is inside.
-WHOLE = ("tool_choice", "truncation", "tracing", "prompt", "reasoning", "format", "voice")
+WHOLE = {"tool_choice", "truncation", "tracing", "prompt", "reasoning", "format", "voice"}
+
+
+def replaced(session: Json, update: Json) -> set[str]:
+    """The names whose old value goes as a whole when the update says anything of them."""
+    old, new = (tree.get("audio", {}).get("input", {}).get("turn_detection") or {} for tree in (session, update))
+    another = old.get("type") != new.get("type")
+    return WHOLE | {"turn_detection"} if another else WHOLE
 
 
 @given(UPDATES, UPDATES)
@@ -393,9 +402,11 @@ def test_merging_is_idempotent_and_loses_nothing(first: list[Json], second: list
         said, had, have = leaves(update), leaves(session), leaves(result)
         assert {path: have.get(path) for path in said} == said
         for path, value in had.items():
-            # A field is touched if the update says it, clears something around it, or replaces its whole.
-            touched = any(path[: len(other)] == other or other[: len(path)] == path for other in said) or any(
-                {*WHOLE, "turn_detection"} & set(path) & set(other) and path[:-1] == other[:-1] for other in said
+            touched = any(
+                path[: len(other)] == other  # said itself, or something around it cleared
+                or other[: len(path)] == path  # was null, is a table now
+                or (path[:-1] == other[:-1] and replaced(session, update) & set(path))
+                for other in said
             )
             assert touched or have.get(path, "lost") == value, path
         session = result
@@ -510,6 +521,10 @@ def test_tools_of_the_table_follow_and_never_replace_the_bridges_own() -> None:
             "2: agents.s.session.turn_detection.create_response: is decided by agents.s.barge_in",
         ),
         (
+            "[[agents.s.session.tools]]\ntype = 'mcp'\nserver_label = 'a'\nserver_url = 'https://a'",
+            "1: agents.s.session.tools[0]: belongs to agents.s.mcp, which also says who approves its calls",
+        ),
+        (
             "[agents.s]\nvoice = 'ash'\n[agents.s.session]\naudio.output.voice = 'ash'",
             "4: agents.s.session.audio.output.voice: is said by agents.s.voice too; keep only one of them",
         ),
@@ -542,6 +557,13 @@ def test_a_wrong_session_table_is_an_error_with_its_line(lines: str, says: str) 
     assert str(caught.value).startswith(f"bridge.toml:{says}")
 
 
+def test_a_table_may_repeat_the_type_of_turn_detection_to_complete_it() -> None:
+    semantic = TurnDetection(type="semantic_vad")
+    agent = Agent(turn_detection=semantic, session=at(VAD, {"type": "semantic_vad", "eagerness": "low"}))
+    assert warnings_of(Config(agents={"a": agent})) == []
+    assert session_of(agent, [])["audio"]["input"]["turn_detection"]["eagerness"] == "low"
+
+
 def test_a_table_may_complete_what_a_key_says() -> None:
     config = load_config(
         """
@@ -568,6 +590,11 @@ def test_a_table_may_complete_what_a_key_says() -> None:
         (Agent(), "gpt-realtime-mini", "realtime.model: gpt-realtime-mini ends at OpenAI on 2027-01-20"),
         (Agent(), "gpt-4o-realtime-preview-2024-10-01", "realtime.model: gpt-4o-realtime-preview-2024-10-01 is gone"),
         (Agent(session={"speed": 1.1}), "any", "agents.a.session: old names were translated"),
+        (
+            Agent(session={"tools": [WEATHER]}),
+            "any",
+            "agents.a.session.tools: weather: nothing runs these but a tool",
+        ),
         (Agent(transcription_model="whisper-1"), "any", "agents.a: transcription with whisper-1 ends"),
         (Agent(transcription_model="gpt-realtime-whisper"), "any", "agents.a: gpt-realtime-whisper needs"),
         (Agent(session={"prompt": {"id": "p"}}), "any", "agents.a: stored prompts (prompt) end"),
