@@ -205,6 +205,7 @@ class RealtimeServer(FaultSwitches):
     recording: bool = True
     received: list[Passed] = field(default_factory=list)
     sent: list[Passed] = field(default_factory=list)
+    log: list[tuple[str, Passed]] = field(default_factory=list)  # both, in order: ("C" or "S", what passed)
     sessions: list[ServedSession] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
     open_connections: int = 0
@@ -343,14 +344,16 @@ class RealtimeServer(FaultSwitches):
         if self.recording and event is not None:
             if event.get("type") == "input_audio_buffer.append":
                 event = {**event, "audio": f"({len(str(event.get('audio')))} characters)"}
-            self.received.append(Passed(trio.current_time(), connection, event))
+            self.received.append(passed := Passed(trio.current_time(), connection, event))
+            self.log.append(("C", passed))
             self._tell()
 
     def _note_sent(self, connection: int, event: Json) -> None:
         if self.observe is not None:
             self.observe(event)
         if self.recording:
-            self.sent.append(Passed(trio.current_time(), connection, event))
+            self.sent.append(passed := Passed(trio.current_time(), connection, event))
+            self.log.append(("S", passed))
             self._tell()
 
     def _tell(self) -> None:
