@@ -191,9 +191,9 @@ class RealtimeServer(FaultSwitches):
     `beta` lets those in who ask for the preview dialect; sessions and records are GA all the same, and are translated at
     the edge. `query_key` names a query parameter that may hold the key, as at some gateways.
     `observe` sees every event just before it is sent, `observe_received` every client event that was JSON, whole, after
-    the session has taken it. `recording=False` keeps no events and no audio, for a program
-    that runs for long. `problems` holds what went wrong inside the simulator itself (websockets only logs it), such as
-    an assertion in `observe`: a test should find it empty at its end.
+    the session has taken it; `tap` sees both, with "C" or "S" and the connection's number. `recording=False` keeps no
+    events and no audio, for a program that runs for long. `problems` holds what went wrong inside the simulator itself
+    (websockets only logs it), such as an assertion in `observe`: a test should find it empty at its end.
     """
 
     brain: Brain = field(default_factory=Script)
@@ -202,6 +202,7 @@ class RealtimeServer(FaultSwitches):
     query_key: str = ""
     observe: Callable[[Json], object] | None = None
     observe_received: Callable[[Json], object] | None = None
+    tap: Callable[[str, int, Json], object] | None = None
     recording: bool = True
     received: list[Passed] = field(default_factory=list)
     sent: list[Passed] = field(default_factory=list)
@@ -339,8 +340,11 @@ class RealtimeServer(FaultSwitches):
         await served.drop(code)
 
     def _note_received(self, connection: int, event: Json | None) -> None:
-        if self.observe_received is not None and event is not None:
-            self.observe_received(event)
+        if event is not None:
+            if self.observe_received is not None:
+                self.observe_received(event)
+            if self.tap is not None:
+                self.tap("C", connection, event)
         if self.recording and event is not None:
             if event.get("type") == "input_audio_buffer.append":
                 event = {**event, "audio": f"({len(str(event.get('audio')))} characters)"}
@@ -351,6 +355,8 @@ class RealtimeServer(FaultSwitches):
     def _note_sent(self, connection: int, event: Json) -> None:
         if self.observe is not None:
             self.observe(event)
+        if self.tap is not None:
+            self.tap("S", connection, event)
         if self.recording:
             self.sent.append(passed := Passed(trio.current_time(), connection, event))
             self.log.append(("S", passed))
