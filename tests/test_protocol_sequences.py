@@ -16,7 +16,7 @@ import pytest
 from protocol_table import Event, Json, lines_of, match
 from sdk_types import check_client, check_server
 
-from simulators.model_script import Call, Fail, Incomplete, Pace, Part, Say, Script, tone
+from simulators.model_script import Call, Fail, Incomplete, McpCall, Pace, Part, Say, Script, tone
 from simulators.realtime_faults import Faults
 from simulators.realtime_session import RealtimeSession
 
@@ -283,6 +283,17 @@ def speech_while_the_tool_runs(wire: Wire) -> None:
     wire.client("conversation.item.create", item=output)
     wire.client("response.create", event_id="mine")
     wire.wait(2)
+
+
+def mcp_with_approval(wire: Wire) -> None:
+    tool = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.test", "require_approval": "always"}
+    wire.client("session.update", session={"type": "realtime", "tools": [tool]})
+    wire.wait(2)
+    ask(wire)
+    request = next(it.id for it in wire.session.items if it.type == "mcp_approval_request")
+    approval = {"type": "mcp_approval_response", "id": "item_yes", "approval_request_id": request, "approve": True}
+    wire.client("conversation.item.create", item=approval)
+    wire.wait(3)
 
 
 def apart(wire: Wire) -> None:
@@ -560,6 +571,43 @@ SEQUENCES: dict[str, Row] = {
         """
         + _rest(SECOND, 4),
         answers=[Call("look_up"), HELLO],
+    ),
+    "mcp with approval": Row(
+        "3.8",
+        mcp_with_approval,
+        SESSION
+        + """
+        C session.update
+        S session.updated
+        S mcp_list_tools.in_progress item_id=L
+        S conversation.item.added item.id=L item.type=mcp_list_tools item.server_label=shop
+        S conversation.item.done item.id=L
+        S mcp_list_tools.completed item_id=L
+        C response.create
+        S response.created response.id=R
+        S response.output_item.added response_id=R item.id=Q item.type=mcp_approval_request
+        S conversation.item.added item.id=Q
+        S response.mcp_call_arguments.delta response_id=R item_id=Q
+        S response.mcp_call_arguments.done response_id=R item_id=Q arguments="{}"
+        S conversation.item.done item.id=Q item.name=search item.server_label=shop
+        S response.output_item.done response_id=R item.id=Q
+        S response.done response.id=R response.status=completed response.output.id=Q
+        S rate_limits.updated
+        C conversation.item.create item.approval_request_id=Q item.id=Y
+        S conversation.item.added item.id=Y item.type=mcp_approval_response
+        S conversation.item.done item.id=Y
+        S response.created response.id=R2
+        S response.output_item.added response_id=R2 item.id=M item.type=mcp_call item.approval_request_id=Q
+        S conversation.item.added item.id=M
+        S response.mcp_call.in_progress item_id=M output_index=0
+        S response.mcp_call.completed item_id=M output_index=0
+        S conversation.item.done item.id=M item.output=ok
+        S response.output_item.done response_id=R2 item.id=M
+        """
+        + _rest(SECOND, 1)
+        .replace("output_index=0", "output_index=1")
+        .replace("response.output.id=A2", "response.output.id=M,A2"),
+        answers=[[McpCall("shop", "search"), Say("found", ms=200)]],
     ),
     "out of band": Row(
         "3.9",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sdk_types import CLIENT, SERVER, check_client
 from bridge import call_tools, realtime
 from bridge.config import Agent, Destination, TurnDetection
 from bridge.history import ToolUse, message_item, output_item
-from simulators.model_script import Call, Fail, Incomplete, Say, Script, tone
+from simulators.model_script import Call, Fail, Incomplete, McpCall, Part, Say, Script, tone
 from simulators.realtime_faults import DropPoint
 from simulators.realtime_server import REFUSALS
 
@@ -65,9 +65,6 @@ NEVER = {
     "output_audio_buffer.started": "WebRTC and SIP only",
     "output_audio_buffer.stopped": "WebRTC and SIP only",
     "output_audio_buffer.cleared": "WebRTC and SIP only",
-    **dict.fromkeys(
-        (kind for kind in SERVER if "mcp" in kind), "tools of the server's side: tested where they are played"
-    ),
 }
 
 
@@ -186,6 +183,28 @@ async def manners(emitted: set[str]) -> None:
                     assert client.types == ["error"]
 
 
+async def server_tools(emitted: set[str]) -> None:
+    """Tools of MCP servers: listed or not, with approval and without, done or failed."""
+    error = {"type": "tool_execution_error", "message": "no stock"}
+    answers: list[Part | Sequence[Part]] = [
+        McpCall("shop", "search"),
+        [McpCall("shop", "search", error=error, approval=False), Say("no", ms=100)],
+    ]
+    async with serving(Script.of(*answers)) as server, dialled(server) as client:
+        tools = [{"type": "mcp", "server_label": name, "server_url": "https://x.test"} for name in ("shop", "gone")]
+        with server.faulty(mcp_unreachable={"gone"}):
+            await client.configure(tools=tools)
+            await trio.sleep(2)
+            for _ in answers:
+                await client.send("response.create")
+                await trio.sleep(2)
+                for item in [it for it in server.session.items if it.type == "mcp_approval_request"]:
+                    yes = {"type": "mcp_approval_response", "approval_request_id": item.id, "approve": True}
+                    await client.send("conversation.item.create", item=yes)
+                    await trio.sleep(2)
+        emitted |= set(client.types)
+
+
 async def test_every_event_that_the_simulator_emits_passes_the_official_types(
     autojump_clock: trio.abc.Clock,
 ) -> None:
@@ -193,4 +212,5 @@ async def test_every_event_that_the_simulator_emits_passes_the_official_types(
     emitted: set[str] = set()
     await conversation(emitted)
     await manners(emitted)
+    await server_tools(emitted)
     assert emitted == set(SERVER) - set(NEVER)
