@@ -9,12 +9,13 @@ from typing import Any
 import trio
 
 from bridge.config import Limits
+from simulators.realtime_server import REFUSALS
 
 Json = dict[str, Any]
 
 LEAVING = ("hang_up", "transfer_call")
-# What the server may refuse without a fault of the bridge: races of section 4.
-RACES = frozenset({"conversation_already_has_active_response", "response_cancel_not_active"})
+# What the server may say without a fault of the bridge: a race of section 4, and what faults make it say.
+FAULTS = frozenset({"response_cancel_not_active", "session_expired", *REFUSALS})
 # A create that crosses with a response of the server's own is a race for about one way there and back.
 RACE_S = 0.5
 # A tick of 250 ms, and what is in the queue.
@@ -148,7 +149,7 @@ class Watch:
             announced = self._active.get(connection, ("", now))[1]
             if now - announced > RACE_S:
                 self._found.append(f"response.create beside one that was announced {now - announced:.2f} s before")
-        elif code not in RACES and error["type"] != "server_error" and not self.refuses:
+        elif code not in FAULTS and error["type"] != "server_error" and not self.refuses:
             self._found.append(f"the server refused something at {now:.1f}: {error}")
 
     # The verdict -----------------------------------------------------------------------------------------------------
