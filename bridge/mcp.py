@@ -2,9 +2,10 @@
 
 The tools run at the Realtime server; we never connect to an MCP server. What an operator may decide is in
 `agents.NAME.mcp`: which tools the model sees (`allowed_tools`), which of them ask first (`require_approval`), and what the
-bridge says then (`approve`). A request is an item of type `mcp_approval_request`; it comes in `conversation.item.done`,
-and may come again in `response.output_item.done` and `response.done`: answer each id once, with `approval_item`. After the
-answer the server goes on by itself (unconfirmed; section 3.8).
+bridge says then (`approve`). A request is an item of type `mcp_approval_request`; it comes in `conversation.item.done`, and
+may come again in `response.output_item.done` and `response.done`. Answer each id once, with `approval_item`, and only in
+the session that asked: a new one does not know the request. After the answer the server goes on by itself (unconfirmed;
+section 3.8).
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class FunctionSchema:
         parameters: dict[str, _Parameter] = {}
         properties: dict[str, Json] = {}
         context_names: list[str] = []
-        for parameter in inspect.signature(function).parameters.values():
+        for parameter in _signature(function, name).parameters.values():
             _refuse_kind(name, parameter)
             if parameter.name not in hints:
                 raise ConfigError(
@@ -157,6 +157,15 @@ def _bare(function: Callable[..., object]) -> Callable[..., object]:
     return called
 
 
+def _signature(function: Callable[..., object], name: str) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError as error:
+        raise ConfigError(
+            f"tool {name}: Python does not know its parameters: wrap it in a function of your own"
+        ) from error
+
+
 def _hints(function: Callable[..., object], name: str) -> dict[str, Any]:
     """The resolved annotations. Those that name a local of the enclosing function are found while it still runs."""
     try:
@@ -166,6 +175,8 @@ def _hints(function: Callable[..., object], name: str) -> dict[str, Any]:
             f"tool {name}: its annotations use {error.name!r}, which is not known when the tool is added: import it "
             "outside of `if TYPE_CHECKING`, and define it in the module or in the function that adds the tool"
         ) from error
+    except (SyntaxError, TypeError, AttributeError) as error:
+        raise ConfigError(f"tool {name}: its annotations can not be read: {error}") from error
 
 
 def _enclosing_locals(function: Callable[..., object]) -> dict[str, Any]:

@@ -170,6 +170,7 @@ class ToolRegistry:
             raise ArgumentError(f"nobody answers the tool {name!r} here")
         try:
             decoded = msgspec.json.decode(arguments or "{}")
+            decoded = {} if decoded is None else decoded  # Models write null where there is nothing to give.
         except (msgspec.DecodeError, RecursionError) as error:
             raise ArgumentError(f"the arguments are not valid JSON: {error}") from error
         if not isinstance(decoded, dict):

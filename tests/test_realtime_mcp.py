@@ -130,6 +130,15 @@ def test_the_tools_of_a_server_are_listed_once() -> None:
     assert line.types() == [], "nothing new to list"
 
 
+def test_a_server_that_was_taken_out_meanwhile_is_not_listed() -> None:
+    line = Line(agent(), configured=False)
+    for servers in (mcp.declarations(line.agent), []):
+        line.send(json.loads(realtime.session_update(line.agent, servers)))
+    line.wait(1)
+    assert line.types("mcp_list_tools.in_progress") == ["session.updated"]
+    assert line.items("mcp_list_tools") == []
+
+
 def test_a_server_out_of_reach_costs_its_tools_only() -> None:
     line = Line(agent(), Say("Hello", ms=100), mcp_unreachable=("orders",))
     assert line.types() == [*LISTED[:-1], "mcp_list_tools.failed"]

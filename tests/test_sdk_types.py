@@ -114,6 +114,10 @@ BAD: dict[str, tuple[Json, str]] = {
     "no tokens": (update("max_output_tokens", 0), "invalid_value"),
     "nested tool": (update("tools.0.function", {"name": "x"}), "unknown_parameter"),
     "nameless tool": (update("tools", [{"type": "function"}]), "missing_required_parameter"),
+    "mcp server without an address": (
+        update("tools", [{"type": "mcp", "server_label": "orders"}]),
+        "missing_required_parameter",
+    ),
     "float truncate": (changed(TRUNCATE, "audio_end_ms", 640.0), "invalid_type"),
     "boolean truncate": (changed(TRUNCATE, "audio_end_ms", True), "invalid_type"),
     "negative truncate": (changed(TRUNCATE, "audio_end_ms", -1), "invalid_value"),

@@ -171,7 +171,7 @@ def test_a_function_without_parameters_and_words() -> None:
     def ping() -> None: ...
 
     schema = FunctionSchema.of(ping)
-    assert schema.parameters["properties"] == {}
+    assert schema.parameters == {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     assert schema.description == ""
     assert schema.returns_nothing
 
@@ -229,6 +229,7 @@ def bare_list(x: list) -> None: ...  # type: ignore[type-arg]
 def lists_of_lists(x: list[list]) -> None: ...  # type: ignore[type-arg]
 def recursive(x: Chain) -> None: ...
 def two_objects(x: Address | Guest) -> None: ...
+def misspelt(x: datetime.dat) -> None: ...  # type: ignore[name-defined]
 def unknown(x: NoSuchType) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
@@ -247,6 +248,9 @@ def unknown(x: NoSuchType) -> None: ...  # type: ignore[name-defined]  # noqa: F
         (lists_of_lists, "a list of what? Write `list[str]`"),
         (recursive, "Chain contains itself"),
         (two_objects, "more than one dict-like type"),
+        (misspelt, "tool misspelt: its annotations can not be read: module 'datetime' has no attribute 'dat'"),
+        (dict.get, "tool get: parameter 'self' is positional-only"),
+        (iter, "tool iter: Python does not know its parameters"),
         (unknown, "its annotations use 'NoSuchType', which is not known"),
         (lambda: None, "give one with name="),
         (Address, "a class is no tool"),

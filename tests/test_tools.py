@@ -44,6 +44,10 @@ async def test_an_async_function_gets_its_arguments_by_name(autojump_clock: Mock
     assert json.loads(await run(weather, '{"city": "Oslo"}')) == {"city": "Oslo", "days": 1}
 
 
+async def test_null_is_no_arguments() -> None:
+    assert await run(gives("x"), "null") == "x"
+
+
 async def test_a_plain_function_runs_in_a_thread() -> None:
     def where() -> str:
         return threading.current_thread().name
