@@ -103,6 +103,8 @@ def merged(session: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, A
     """`session` after the server took `update` (both GA shaped): what the update does not say stays.
 
     Null clears; lists (tools) and choices are replaced whole; a `turn_detection` of another type replaces the old one.
+    That `transcription` is merged, as `noise_reduction` is known to be, is unconfirmed: where the server's own
+    `session.updated` is at hand, believe that.
     A new dict; neither argument is changed or shared.
     """
     return _merged(session, update, _OBJECTS)

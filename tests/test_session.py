@@ -16,6 +16,7 @@ from bridge import call_tools
 from bridge.config import Agent, Config, Destination, Realtime, TurnDetection, load_config, warnings_of
 from bridge.errors import ConfigError
 from bridge.session import checked, masked, merged, session_of
+from simulators.realtime_rules import check_client_event
 
 Json = dict[str, Any]
 PCM = {"type": "audio/pcm", "rate": 24000}
@@ -99,6 +100,8 @@ def test_every_field_can_be_said_and_is_passed_on_unchanged(place: str, value: o
     assert result.session == {"type": "realtime"} | at(place, value)
     assert result.warnings == []
     accepted(result.session)
+    # The simulator's rules were written from the notes, independently.
+    check_client_event({"type": "session.update", "session": result.session})
 
 
 @pytest.mark.parametrize(
