@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bridge.cached_item import CachedItem, ItemStatus
-    from bridge.config import Limits, Realtime
+    from bridge.config import Limits, Realtime, load_config
     from bridge.errors import (
         BridgeError,
         ConfigError,
@@ -47,13 +47,13 @@ __all__ = [
     "BridgeError", "CachedItem", "Change", "ChangeKind", "ConfigError", "Delta", "EventFilter", "EventStream",
     "ItemCache", "ItemStatus", "Limits", "ModelError", "ModelLost", "ModelRejected", "ModelUnreachable", "RawEvent",
     "Realtime", "RealtimeSession", "RequestRefused", "ResponseFailed", "Tool", "ToolContext", "ToolRegistry", "Trouble",
-    "__version__", "image", "open_session",
+    "__version__", "image", "load_config", "open_session",
 ]  # fmt: skip
 
 # Loaded when they are asked for: every module of the package runs this file, and most need neither trio nor websockets.
 _HOMES = {
     "cached_item": ("CachedItem", "ItemStatus"),
-    "config": ("Limits", "Realtime"),
+    "config": ("Limits", "Realtime", "load_config"),
     "errors": (
         "BridgeError", "ConfigError", "ModelError", "ModelLost", "ModelRejected", "ModelUnreachable", "RequestRefused",
         "ResponseFailed",

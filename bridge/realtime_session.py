@@ -295,15 +295,14 @@ async def open_session(
         async with trio.open_nursery() as nursery:
             cache = ItemCache(answer_audio_bytes=answer_audio_bytes, caller_audio_bytes=caller_audio_bytes)
             opened = RealtimeSession(connection, registry, declared, limits, cache, nursery)
-            nursery.start_soon(opened.receive)
-            nursery.start_soon(opened.transmit)
+            opened._start()
             try:
                 yield opened
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Raised behind the nursery, which would put it into a group. A cancellation has to pass through it.
                 failure = error
             finally:
-                opened.end(None)
+                opened._end(None)
                 nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure

@@ -125,6 +125,10 @@ class SessionEngine:
         self._loss: ModelError | None = None
         self._received({"type": "session.updated", "session": connection.session})
 
+    def _start(self) -> None:
+        self._nursery.start_soon(self._receive)
+        self._nursery.start_soon(self._transmit)
+
     # The session itself ----------------------------------------------------------------------------------------------
 
     @property
@@ -198,8 +202,8 @@ class SessionEngine:
         if self.closed:
             raise ModelLost("this session has been closed")
 
-    async def transmit(self) -> None:
-        """Send what is queued until the session ends. For `open_session`."""
+    async def _transmit(self) -> None:
+        """Send what is queued until the session ends."""
         while not self.closed:
             if not self._outbox:
                 self._outbox_filled = trio.Event()
@@ -213,12 +217,12 @@ class SessionEngine:
                         await self._connection.send(msgspec.json.encode(event))
             except ModelError as error:
                 if error.code != "dialect":
-                    return self.end(error)
+                    return self._end(error)
                 # This server's dialect can not say it, so it was not sent.
                 self._outbox.popleft().settle(error)
                 continue
             except trio.TooSlowError:
-                return self.end(ModelLost(f"the Realtime server took nothing for {self._limits.model_send_s:g} s"))
+                return self._end(ModelLost(f"the Realtime server took nothing for {self._limits.model_send_s:g} s"))
             self._outbox.popleft().settle()
         return None
 
@@ -234,8 +238,8 @@ class SessionEngine:
 
     # Receiving -------------------------------------------------------------------------------------------------------
 
-    async def receive(self) -> None:
-        """Take what the server sends until the session ends. For `open_session`."""
+    async def _receive(self) -> None:
+        """Take what the server sends until the session ends."""
         try:
             while True:
                 message = await self._connection.receive()
@@ -249,7 +253,7 @@ class SessionEngine:
                     text = f"not an event: {bytes(message[:100])!r}"
                     self._troubles.tell(Trouble("protocol", realtime.ServerError(message=text)))
         except ModelError as error:
-            self.end(error)
+            self._end(error)
 
     def _received(self, event: Json) -> None:
         self._raw.tell(RawEvent("server", trio.current_time(), event))
@@ -321,10 +325,10 @@ class SessionEngine:
                 break
         self._troubles.tell(Trouble("error", error, verdict, event_id))
         if verdict is realtime.Verdict.FATAL:
-            self.end(realtime.error_of(error))
+            self._end(realtime.error_of(error))
 
-    def end(self, error: ModelError | None) -> None:
-        """The session is over: lost with `error`, or closed. The first end counts. For `open_session`."""
+    def _end(self, error: ModelError | None) -> None:
+        """The session is over: lost with `error`, or closed. The first end counts."""
         if self.closed:
             return
         self._loss = error

@@ -10,7 +10,7 @@ import pytest
 import bridge
 
 NAMES = {
-    "open_session", "RealtimeSession", "Realtime", "Limits",
+    "open_session", "RealtimeSession", "Realtime", "Limits", "load_config",
     "Tool", "ToolContext", "ToolRegistry", "image",
     "CachedItem", "ItemCache", "ItemStatus", "Change", "ChangeKind", "Delta",
     "EventFilter", "EventStream", "RawEvent", "Trouble",
