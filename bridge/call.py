@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge import call_tools, realtime, telemetry
+from bridge import call_tools, mcp, realtime, telemetry
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
 from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
 from bridge.dialogue import (
+    AskApproval,
     ClearLegAudio,
     Command,
     Dialogue,
@@ -61,10 +62,13 @@ from bridge.leg import (
 )
 from bridge.media_clock import PHASES, MediaClock
 from bridge.playout import PlayoutQueue
+from bridge.prices import PriceTable, load_prices
 from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
 from bridge.session import session_of
-from bridge.tools import ToolRegistry
+from bridge.sounds import Sounds
+from bridge.tools import ToolContext, ToolRegistry
 from bridge.uplink import Uplink
+from bridge.usage import Usage
 
 _log = logging.getLogger("bridge.call")
 
@@ -94,6 +98,8 @@ class Services:
     answer: str = Asterisk().answer
     lag_ms: int = Asterisk().lag_ms
     tools: ToolRegistry = field(default_factory=ToolRegistry)
+    sounds: Mapping[str, Sounds] = field(default_factory=dict)
+    prices: PriceTable = field(default_factory=load_prices)
     connect_stream: ConnectStream | None = None
 
 
@@ -117,10 +123,6 @@ class _Call:
         self._limits = services.limits
         self._format: PcmFormat = leg.format
         self._playout = PlayoutQueue(self._format, int(self._limits.max_queued_speech_s * 1000))
-        session = session_of(agent, [*call_tools.declarations(agent), *services.tools.declarations()])
-        self._conversation: Dialogue = Conversation(
-            agent, self._playout, self._limits, session=session, lag_ms=services.lag_ms
-        )
         self._audible = False
         self._ticks_lost = services.clock.metronome.lost
         self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
@@ -148,6 +150,19 @@ class _Call:
             agent=agent_name,
             caller=control.caller,
             media_format=media_format_name(self._format.rate_hz),
+        )
+        own = [*call_tools.declarations(agent), *mcp.declarations(agent), *services.tools.declarations()]
+        self._usage = Usage(services.prices, priced_as=services.realtime.priced_as)
+        self._conversation: Dialogue = Conversation(
+            agent,
+            self._playout,
+            self._limits,
+            session=session_of(agent, own),
+            lag_ms=services.lag_ms,
+            sounds=services.sounds.get(agent_name),
+            usage=self._usage,
+            turns=self.record.turns,
+            model=services.realtime.model,
         )
 
     async def run(self) -> telemetry.CallRecord:
@@ -233,7 +248,9 @@ class _Call:
         chunk = bytes(self._appending)
         self._appending.clear()
         if self._uplink.offer_audio(realtime.append_audio(chunk), self._last_audio_at):
-            self.record.audio_to_model_ms += MODEL_FORMAT.duration_ms(len(chunk))
+            appended_ms = MODEL_FORMAT.duration_ms(len(chunk))
+            self.record.audio_to_model_ms += appended_ms
+            self._conversation.appended_ms += appended_ms
         else:
             self.record.audio_dropped_ms += MODEL_FORMAT.duration_ms(len(chunk))
 
@@ -245,6 +262,7 @@ class _Call:
         for start in range(0, len(frames), RESENT_FRAMES):
             chunk = self._to_model.process(b"".join(frames[start : start + RESENT_FRAMES]))
             self._uplink.put(realtime.append_audio(chunk))
+            self._conversation.appended_ms += MODEL_FORMAT.duration_ms(len(chunk))
 
     async def _converse(self) -> None:
         """One session after another, until the call ends."""
@@ -400,7 +418,12 @@ class _Call:
                 )
 
     async def _run_tool(self, command: RunTool) -> None:
-        output = await self._services.tools.run(command.name, command.arguments, timeout_s=self._limits.tool_s)
+        context = ToolContext(
+            call_id=self.record.call_id, agent=self.record.agent, caller=self.record.caller, called=""
+        )
+        output = await self._services.tools.run(
+            command.name, command.arguments, timeout_s=self._limits.tool_s, context=context
+        )
         self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
 
     async def _last_word_heard(self) -> None:
@@ -448,6 +471,10 @@ class _Call:
                     self._session_scope.cancel()
                 case ResendAudio(since_s=since_s):
                     self._resend_audio(since_s)
+                case AskApproval(request_id=request_id):
+                    # Nobody to ask yet: an application can be there for a call (`live_call`), but need not.
+                    why = "Nobody is there to approve it."
+                    self._apply(self._conversation.approval_given(request_id, False, why, trio.current_time()))
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():
@@ -467,6 +494,8 @@ class _Call:
                     record.greeted_after_s = round(trio.current_time() - self._began, 4)
             case "agent_interrupted", _:
                 record.interruptions += 1
+            case "session_resumed", _:
+                record.model_reconnects += 1
 
     def _declare_error(self, error: Exception) -> None:
         reason, detail, code = reason_for(error)
@@ -497,4 +526,6 @@ class _Call:
         record.audio_heard_ms = self._playout.total_played_ms
         record.underruns = self._playout.underruns
         record.frames_lost = (self._services.clock.metronome.lost - self._ticks_lost) // PHASES
+        record.longest_silence_ms = round(self._conversation.longest_silence_s * 1000)
+        record.account(self._usage.totals, self._usage.priced_as_of)
         telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

@@ -17,8 +17,8 @@ means that the server generates; whether the caller *hears* something is the pla
 by seconds. The server cancels by itself when the caller speaks (`interrupt_response`), but it never truncates on a
 websocket: what was heard is told from the ledger (protocol sheet 3.6).
 
-The parts, each a file: `responses` (one at a time), `barge_in` (the policy), `speech` (the voice and what was heard of it),
-`history` (what was said), `continuity` (outliving sessions), `endgame` (how the call ends once everything was heard).
+Here inputs are dispatched, and everything about responses, the line, time and the end is decided. The rest has its own
+file: `talk` (the common ground), `caller_turns`, `tool_use`, `takeover`, `accounts`, `application`.
 """
 
 from __future__ import annotations
@@ -26,48 +26,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge import call_tools, realtime
-from bridge.barge_in import SEMANTIC_WAIT_S, BargeIn, Reaction
+from bridge import application, call_tools, realtime
+from bridge.accounts import Accounts
+from bridge.caller_turns import CallerTurns
 from bridge.config import Agent, Limits
-from bridge.continuity import Change, Continuity
-from bridge.dialogue import (
-    TRANSITIONS,
-    ClearLegAudio,
-    Command,
-    DropSession,
-    EndCall,
-    Notice,
-    OpenSession,
-    OpenSuccessor,
-    ResendAudio,
-    RunTool,
-    SendEvent,
-    State,
-    Step,
-    SwapSessions,
-    TransferCall,
-)
-from bridge.endgame import Endgame
+from bridge.dialogue import Command, DropSession, EndCall, State, Step, TransferCall
 from bridge.ending import EndReason, reason_for
-from bridge.errors import ModelProtocolError
-from bridge.history import History, Speaker, Turn, message_item, output_item
+from bridge.history import History, Speaker
+from bridge.latency import CallLatency
+from bridge.patience import Patience, Why
 from bridge.playout import PlayoutQueue
-from bridge.responses import Ask, Responses
-from bridge.session import session_of
-from bridge.speech import Cut, Speech
+from bridge.realtime_mcp import McpEvent
+from bridge.responses import Ask
+from bridge.session import merged, session_of
+from bridge.sounds import Sound, Sounds
+from bridge.takeover import Takeover
+from bridge.talk import Talk
+from bridge.tool_use import ToolUse
+from bridge.usage import BudgetState, Usage
 
-# Keys pressed within this time of each other are told to the model as one entry; `#` ends an entry at once.
-DIGIT_PAUSE_S = 1.5
 # A server that keeps reporting internal errors without closing is not going to recover (section 4: "count, reconnect").
 MAX_SERVER_ERRORS = 5
-# Speech begins before the server's VAD is sure of it: what is sent again to a new session starts this much earlier.
-SPEECH_MARGIN_S = 0.6
-# Caller's audio that was sent again is answered by itself if there was speech in it; if there was none, we ask.
-RESENT_WAIT_S = 3.0
-RESUME = (
-    "The connection broke for a moment while you were speaking. The caller heard your last message as far as it is "
-    "written above. Go on from there; do not greet again and do not repeat yourself."
+NEARLY_SPENT = (
+    "(From the operator, not to be read out: this call has nearly used what it may cost. Come to the point, and bring it "
+    "to a friendly end within the next one or two answers.)"
 )
+SPENT = "Say in one short sentence that you have to end the call now, and say goodbye."
 
 
 class Conversation:
@@ -75,84 +59,87 @@ class Conversation:
 
     The shell calls `connected` once a session stands and `media_ready` once the caller can hear us, then feeds messages,
     playout changes, tool results, digits and ticks; it carries out what is returned, in order, before the next input.
-    `session` is the complete configuration of a session, GA shaped.
+    `session` is the complete configuration of a session, GA shaped. `turns` and `usage` are filled meanwhile.
     """
 
     def __init__(
-        self, agent: Agent, playout: PlayoutQueue, limits: Limits, *, session: Mapping[str, Any] | None = None,
+        self,
+        agent: Agent,
+        playout: PlayoutQueue,
+        limits: Limits,
+        *,
+        session: Mapping[str, Any] | None = None,
         lag_ms: int = 0,
-    ) -> None:  # fmt: skip
-        self._agent = agent
+        sounds: Sounds | None = None,
+        usage: Usage | None = None,
+        turns: CallLatency | None = None,
+        model: str = "",
+    ) -> None:
         self._limits = limits
-        self._session = dict(session or session_of(agent, call_tools.declarations(agent)))
-        self.history = History()
-        self.state = State.LISTENING
-        self._commands: list[Command] = []
-        self._responses = Responses(limits.response_stall_s)
-        self._speech = Speech(playout, self.history, lag_ms=lag_ms)
-        self._barge_in = _barge_in(agent)
-        self._continuity = Continuity()
-        self._own_answers = self._server_interrupts = False
-        self._follow(self._session)
-        # The caller's words that no session is known to have understood: their item, and when they began.
-        self._unheard_item = ""
-        self._unheard_from: float | None = None
-        self._talking = False  # the talk key was pressed (manual turns)
-        self._greeting_protected = False
-        self._partly_received = False
-        self._sessions = 0
-        self._lost_at: float | None = None
-        self._resume_with: Ask | None = None
-        self._tools_of_response: dict[str, realtime.Item] = {}
-        self._running_tools: set[str] = set()
-        self._endgame = Endgame(limits.goodbye_s)
+        self._talk = Talk(
+            agent, limits, playout, session or session_of(agent, call_tools.declarations(agent)), lag_ms
+        )
+        self._commands = self._talk.commands
+        self._responses = self._talk.responses
+        self._speech = self._talk.speech
+        self._endgame = self._talk.endgame
+        self._accounts = Accounts(agent, self._commands, usage=usage, turns=turns or CallLatency(), model=model)
+        self._caller = CallerTurns(self._talk, self._accounts)
+        self._tools = ToolUse(self._talk, self._accounts)
+        self._takeover = Takeover(self._talk, self._caller, self._tools, self._accounts)
+        self._sounds = sounds or Sounds({})
+        self._patience = Patience(limits.caller_waits_s, limits.caller_waits_repeat_s, self._sounds.lengths_s)
+        self._rate_hz = playout.format.rate_hz
         self._server_errors = 0
-        self._idle_prompts = 0
-        self._items_made = 0
-        self._digits = ""
-        self._digit_at = 0.0
-        self._started_at: float | None = None
-        self._activity_at = 0.0
-        self._turn_ended_at: float | None = None
         self._first_delta_at: float | None = None
+        self.appended_ms = 0
+        """How much of the caller's audio the present session has been given: the shell counts it up."""
+
+    @property
+    def history(self) -> History:
+        return self._talk.history
+
+    @property
+    def state(self) -> State:
+        return self._talk.state
+
+    @property
+    def longest_silence_s(self) -> float:
+        """The longest that the caller heard nothing while it was our turn."""
+        return self._patience.longest_silence_s
+
+    @property
+    def wants_audio(self) -> bool:
+        """Whether the caller's audio goes to the model: not while the agent takes leave, nor before the talk key."""
+        return not self._talk.closing and self._caller.wants_audio
 
     # The session -----------------------------------------------------------------------------------------------------
 
     def session_update(self) -> bytes:
         """The first event of any session: the complete present configuration."""
-        return realtime.update_session(self._session)
+        session = self._talk.session
+        if self._talk.protected and (detection := session["audio"]["input"].get("turn_detection")):
+            switches = {key: False for key in ("create_response", "interrupt_response") if key in detection}
+            session = merged(session, {"audio": {"input": {"turn_detection": {**detection, **switches}}}})
+        return realtime.update_session(session)
 
     def connected(self, now: float, lifetime_s: float | None) -> list[Command]:
         """A session stands, configured with `session_update`. One that is not the first is told what was said so far."""
-        self._continuity.connected(now, lifetime_s)
-        self._follow(self._session)
-        self._sessions += 1
-        if self._sessions > 1:
-            self._take_over(now)
+        self.appended_ms = 0
+        self._takeover.connected(now, lifetime_s)
+        if self._talk.protected:
+            self._talk.own_answers, self._talk.server_interrupts = True, False
         return self._take(now)
 
     def session_lost(self, reason: EndReason, detail: str, code: str | None, now: float) -> list[Command]:
         """The session is gone, however that came. Another one is opened, unless that has not helped before."""
-        again = self._continuity.lost()
-        self._notice("session_lost", reason=reason.value, detail=detail, code=code, losses=self._continuity.losses)
-        speaking = self._barge_in.speaking
-        if self._barge_in.session_lost() is Reaction.RESUME:
-            self._speech.resume()
-        owed = self._responses.awaited or self._responses.owed
-        cut = self._responses.session_lost()
-        self._speech.finish_item()
-        self._step(Step.SESSION_LOST)
-        self._lost_at = now
-        self._tools_of_response = {}
         self._server_errors = 0
-        if self._endgame.closing:
+        again = self._takeover.lost(reason, detail, code, now)
+        if self._talk.closing:
             if self._speech.silent:
                 self._drained(now)
         elif not again:
             self._fail(reason, detail, code, now)
-        else:
-            self._resume_with = (self._resumption(cut) if owed or cut else None) if not speaking else None
-            self._commands.append(OpenSession())
         return self._take(now)
 
     def give_up(self, reason: EndReason, detail: str, code: str | None, now: float) -> list[Command]:
@@ -161,49 +148,24 @@ class Conversation:
         return self._take(now)
 
     def successor_ready(self, now: float) -> list[Command]:
-        self._continuity.successor_ready()
+        """A session stands beside the present one."""
+        self._takeover.successor_ready()
         return self._take(now)
 
     def successor_failed(self, detail: str, now: float) -> list[Command]:
-        self._notice("session_not_replaced", detail=detail)
-        self._continuity.successor_failed(now)
+        """No session could be opened beside the present one; it is tried again."""
+        self._takeover.successor_failed(detail, now)
         return self._take(now)
 
     def media_ready(self, now: float) -> list[Command]:
         """The caller is on the line and can hear us: greet, once."""
-        if self._started_at is None:
-            self._started_at = self._activity_at = now
-            if self._agent.greeting:
-                self._responses.want(self._ask(self._agent.greeting))
+        talk = self._talk
+        if talk.started_at is None:
+            talk.started_at = talk.activity_at = now
+            if talk.agent.greeting:
+                self._accounts.clock.prompted(now)
+                self._responses.want(talk.ask(talk.agent.greeting))
         return self._take(now)
-
-    def _take_over(self, now: float) -> None:
-        """Tell a new session everything, and go on where the old one was broken off."""
-        resend_from = self._lost_at
-        if self._unheard_from is not None:
-            resend_from = min(self._unheard_from, now if resend_from is None else resend_from)
-        again = self._unheard_item if self._unheard_from is not None else ""
-        for item in self.history.replay(leave_out=again):
-            self._send(realtime.create_item(item))
-        if again:
-            self.history.forget(again)
-        gap_ms = 0 if self._lost_at is None else round((now - self._lost_at) * 1000)
-        self._notice("session_resumed", sessions=self._sessions, gap_ms=gap_ms)
-        if resend_from is not None:
-            self._commands.append(ResendAudio(resend_from))
-        if self._resume_with is not None or again:
-            self._responses.want(self._resume_with or Ask(), now + RESENT_WAIT_S if again else 0.0)
-        self._unheard_from = self._lost_at = self._resume_with = None
-
-    def _resumption(self, cut: Ask | None) -> Ask:
-        return self._ask(RESUME) if self._partly_received else cut or Ask()
-
-    def _follow(self, session: Mapping[str, Any]) -> None:
-        """Who answers, and who interrupts, by the session's turn detection (none: manual turns)."""
-        detection = session.get("audio", {}).get("input", {}).get("turn_detection", ...)
-        if detection is not ...:
-            self._own_answers = not (detection or {}).get("create_response", detection is not None)
-            self._server_interrupts = bool((detection or {}).get("interrupt_response", detection is not None))
 
     # What the model says ---------------------------------------------------------------------------------------------
 
@@ -213,86 +175,92 @@ class Conversation:
         match realtime.parse_server_event(message):
             case realtime.AudioDelta() as delta:
                 self._audio(delta, now)
-            case realtime.SpeechStarted() as event:
-                self._speech_started(event, now)
+            case realtime.SpeechStarted() as event if not self._talk.closing:
+                self._caller.speech_started(event, now)
             case realtime.SpeechStopped() as event:
-                self._speech_stopped(event, now)
-            case realtime.Committed(item_id=item_id) if self.state is not State.CLOSING:
-                self._committed(item_id, now)
-            case realtime.TimeoutTriggered() if self.state is not State.CLOSING:
-                self._nothing_heard(now)
+                self._caller.speech_stopped(event, now, self.appended_ms)
+            case realtime.Committed(item_id=item_id) if not self._talk.closing:
+                self._caller.committed(item_id, now)
+            case realtime.TimeoutTriggered() if not self._talk.closing:
+                if end := self._caller.nothing_said():
+                    self._close(end, now)
+            case realtime.CallerTranscriptDelta(delta=text) if text:
+                self._caller.words(now)
+            case realtime.CallerTranscript() as event:
+                self._caller.said(event, now)
             case realtime.ResponseCreated(response=response):
                 self._response_created(response, now)
-            case realtime.OutputItemDone(item=item) if item.type == "function_call" and item.call_id:
-                self._tools_of_response[item.call_id] = item
+            case realtime.OutputItemDone(item=item) | realtime.ItemDone(item=item):
+                self._tools.collect(item)
             case realtime.AgentTranscriptDelta(item_id=item_id, delta=text) if item_id in self.history:
                 self.history.turn(item_id, Speaker.AGENT).text += text
             case realtime.AgentTranscript(item_id=item_id, transcript=text) if item_id in self.history:
                 turn = self.history.turn(item_id, Speaker.AGENT)
                 turn.text, turn.complete = text, True
-                self._tell(turn)
-            case realtime.CallerTranscriptDelta(delta=text) if text:
-                self._react(self._barge_in.words(), now)
-            case realtime.CallerTranscript(item_id=item_id, transcript=text):
-                self._caller_said(item_id, text, now)
+                self._talk.tell(turn)
             case realtime.ResponseDone(response=response):
                 self._response_done(response, now)
             case realtime.SessionUpdated(session=session):
-                self._follow(session)
+                self._talk.follow(session)
             case realtime.ErrorEvent(error=error):
                 self._error(error, now)
+            case realtime.Unhandled():
+                pass
+            case event if isinstance(event, McpEvent):
+                self._tools.mcp_event(event, now)
             case _:
                 pass
         return self._take(now)
 
     def _response_created(self, response: realtime.Response, now: float) -> None:
+        talk = self._talk
         if not self._responses.created(response, now):
             return
-        self._step(Step.RESPONSE_CREATED)
-        self._partly_received = False
-        if self.state is State.CLOSING:
+        talk.step(Step.RESPONSE_CREATED)
+        self._tools.response_created()
+        self._accounts.clock.response_created(now)
+        if talk.closing:
             self._responses.discard(response.id)
             self._responses.expect_nothing()
-        elif self._barge_in.speaking and not self._barge_in.held and self._may_interrupt:
+        elif talk.barge_in.speaking and not talk.barge_in.held and talk.may_interrupt:
             # Our request crossed with the caller's first words: the server did not interrupt what had not begun (3.6).
-            self._interrupt(now)
-            self._send(realtime.cancel_response(response.id))
+            if talk.server_interrupts:
+                self._commands.send(realtime.cancel_response(response.id))
+            talk.interrupt()
 
     def _audio(self, delta: realtime.AudioDelta, now: float) -> None:
         if self._responses.is_discarded(delta.response_id):
             return
+        self._accounts.clock.first_delta(now)
         if self._first_delta_at is None and not self._speech.audible:
             self._first_delta_at = now
-        active = delta.response_id == self._responses.active
-        self._partly_received = self._partly_received or active
-        self._speech.audio(delta, active=active)
+        self._speech.audio(delta, active=delta.response_id == self._responses.active)
 
     def _response_done(self, response: realtime.Response, now: float) -> None:
         self._speech.finish_item(response.id)
         interrupted = self._responses.is_discarded(response.id)
-        if not self._responses.done(response, now):
+        mine = self._responses.done(response, now)
+        budget = self._accounts.response_done(response, out_of_band=not mine)
+        if not mine:
             return
-        self._notice("response_done", status=response.status, usage=response.usage)
-        self._step(Step.RESPONSE_DONE)
-        calls = self._tools_of_response | {
-            it.call_id: it for it in response.output if it.type == "function_call" and it.call_id
-        }
-        self._tools_of_response = {}
-        if self.state is State.CLOSING:
+        self._talk.step(Step.RESPONSE_DONE)
+        if self._talk.closing:
             if self._speech.line_quiet:
                 self._drained(now)
             return
         if response.status == "failed" and not interrupted:
             self._response_failed(response, now)
         elif response.status in ("completed", "incomplete"):
-            self._continuity.progress()
+            self._takeover.progress()
             if not interrupted:
-                self._unheard_from = None
-            done = [it for it in calls.values() if it.status in (None, "completed")]
-            self._call_tools(done, now, interrupted=interrupted)
-        end = self._endgame.said(self._responses.asked)
-        if end is not None and not interrupted:
+                self._caller.answered()
+        end = self._tools.carry_out(response, now, interrupted=interrupted)
+        if end is None and not interrupted:
+            end = self._endgame.said(self._responses.asked)
+        if end is not None:
             self._close(end, now)
+        else:
+            self._mind_the_budget(budget, now)
         if self._speech.silent:
             self._drained(now)
 
@@ -302,194 +270,88 @@ class Conversation:
         error = error or realtime.ServerError(message=details if isinstance(details, str) else None)
         text = f"the model's response failed: {error.text}"
         if self._responses.retry(error, now):
-            self._notice("response_retried", message=text, rate_limited=self._responses.rate_limited)
+            self._commands.notice("response_retried", message=text, rate_limited=self._responses.rate_limited)
         else:
             self._fail(EndReason.MODEL_FAILED, text, error.word, now)
 
     def _error(self, error: realtime.ServerError, now: float) -> None:
         verdict = realtime.triage(error)
-        self._notice("model_error", code=error.code, message=error.message, verdict=verdict.name.lower())
+        self._commands.notice("model_error", code=error.code, message=error.message, verdict=verdict.name.lower())
         if error.code == "conversation_already_has_active_response":
             # No response.done follows for what was refused: ask (again) when the active one is done.
-            if self.state is not State.CLOSING:
+            if not self._talk.closing:
                 self._responses.refused(now)
         elif verdict is realtime.Verdict.FATAL:
             reason, detail, code = reason_for(realtime.error_of(error))
             if reason is EndReason.MODEL_LOST:
-                self._commands.append(DropSession(reason, detail, code))
+                self._commands.do(DropSession(reason, detail, code))
             else:
                 self._fail(reason, detail, code, now)
         elif verdict is realtime.Verdict.RETRYABLE:
             self._server_errors += 1
             if self._server_errors >= MAX_SERVER_ERRORS:
                 text = f"repeated errors of the server: {error.text}"
-                self._commands.append(DropSession(EndReason.MODEL_FAILED, text, error.word))
+                self._commands.do(DropSession(EndReason.MODEL_FAILED, text, error.word))
 
-    # What the caller does --------------------------------------------------------------------------------------------
-
-    @property
-    def wants_audio(self) -> bool:
-        """Whether the caller's audio goes to the model: not while the agent takes leave, nor before the talk key."""
-        if self._agent.turn_detection.type == "manual" and self._agent.turn_detection.talk_key and not self._talking:
-            return False
-        return self.state is not State.CLOSING
+    # What others do --------------------------------------------------------------------------------------------------
 
     def caller_digit(self, digit: str, now: float) -> list[Command]:
         """A key that the caller pressed: for the model, or, with manual turns, where a turn begins and ends."""
-        keys = self._agent.turn_detection
-        if self.state is State.CLOSING:
-            return self._take(now)
-        self._activity_at = now
-        if keys.type == "manual" and digit == keys.talk_key:
-            self._talk(now)
-        elif keys.type == "manual" and digit == keys.send_key:
-            self._talking = False
-            self._barge_in.speaking = False
-            self._turn_ended_at = now
-            self._send(realtime.commit_audio())
-        else:
-            self._digits += digit
-            self._digit_at = now
-            if digit == "#" and self._started_at is not None:
-                self._digits_entered(now)
+        if not self._talk.closing:
+            self._caller.digit(digit, now)
         return self._take(now)
 
-    def _talk(self, now: float) -> None:
-        """The caller pressed the talk key. Nobody but us interrupts then (section 3.4)."""
-        self._talking = self._barge_in.speaking = True
-        self._send(realtime.clear_audio())
-        if self._may_interrupt:
-            self._interrupt(now)
+    def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]:
+        """A tool's result, or the text of its failure; the model gets exactly one per call."""
+        self._tools.finished(call_id, output, now)
+        return self._take(now)
 
-    def _speech_started(self, event: realtime.SpeechStarted, now: float) -> None:
-        if self.state is State.CLOSING:
-            return
-        self._activity_at = now
-        self._idle_prompts = 0
-        self.history.turn(event.item_id, Speaker.CALLER)
-        if self._unheard_from is None:
-            self._unheard_item, self._unheard_from = event.item_id, now - SPEECH_MARGIN_S
-        reaction = self._barge_in.speech_started(
-            now,
-            None if event.audio_start_ms is None else int(event.audio_start_ms),
-            agent_speaks=self._responses.wanted or not self._speech.silent,
-            protected=self._greeting_protected,
-        )
-        self._react(reaction, now)
+    def approval_given(self, request_id: str, approve: bool, reason: str, now: float) -> list[Command]:
+        """What the application decided about a call of an MCP tool."""
+        self._tools.approval_given(request_id, approve, reason)
+        return self._take(now)
 
-    def _speech_stopped(self, event: realtime.SpeechStopped, now: float) -> None:
-        self._activity_at = now
-        end_ms = None if event.audio_end_ms is None else int(event.audio_end_ms)
-        reaction = self._barge_in.speech_stopped(event.item_id, now, end_ms)
-        self._react(reaction, now)
-        if reaction is not Reaction.RESUME:
-            self._turn_ended_at = now
-            # The response that this turn brings sees every tool output sent so far: nothing is owed any more.
-            self._responses.forget()
-
-    def _committed(self, item_id: str, now: float) -> None:
-        if self._barge_in.is_noise(item_id):
-            self._send(realtime.delete_item(item_id))
-            self.history.forget(item_id)
-            if item_id == self._unheard_item:
-                self._unheard_from = None
-            return
-        self.history.turn(item_id, Speaker.CALLER)
-        self._barge_in.speaking = False
-        if self._own_answers:
-            self._responses.want(Ask())
+    def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]:
+        """The hand-over did not work: the caller is still ours, and the model hears why."""
+        talk = self._talk
+        talk.step(Step.STAY)
+        self._endgame.reopen()
+        talk.activity_at = now
+        self._commands.notice("transfer_failed", message=message)
+        if call_id:
+            self._tools.answer(call_id, f"The transfer failed: {message}")
         else:
-            self._responses.expect(now)
-
-    def _caller_said(self, item_id: str, text: str, now: float) -> None:
-        if text.strip():
-            self._react(self._barge_in.words(), now)
-        if item_id == self._unheard_item:
-            self._unheard_from = None
-        self.history.turn(item_id, Speaker.CALLER).text = text
-        self._notice("caller_said", text=text)
-
-    def _nothing_heard(self, now: float) -> None:
-        """The caller has said nothing for `idle_timeout_ms`. The server prompts for ever: the count is ours (3.12)."""
-        self._idle_prompts += 1
-        if self._idle_prompts > self._limits.idle_prompts:
-            text = f"nothing from the caller after {self._limits.idle_prompts} prompts"
-            self._close(EndCall(EndReason.CALLER_SILENT, text), now)
-
-    def _digits_entered(self, now: float) -> None:
-        digits, self._digits = self._digits, ""
-        self._notice("caller_pressed", count=len(digits))
-        self._write(Speaker.CALLER, f"(The caller pressed these keys: {' '.join(digits)})")
+            talk.write(Speaker.SYSTEM, f"(The transfer failed: {message})")
         self._responses.want(Ask())
+        return self._take(now)
 
-    # Interrupting ----------------------------------------------------------------------------------------------------
+    def application_event(self, event: Mapping[str, Any], now: float) -> list[Command]:
+        """A Realtime client event of the application's own. Raises `ConfigError` for one that must not be sent."""
+        application.carry_out(self._talk, self._tools, event, now)
+        return self._take(now)
 
-    @property
-    def _may_interrupt(self) -> bool:
-        return self._agent.barge_in != "off" and not self._greeting_protected
-
-    def _react(self, reaction: Reaction, now: float) -> None:
-        match reaction:
-            case Reaction.INTERRUPT:
-                self._interrupt(now)
-            case Reaction.HOLD:
-                self._speech.pause()
-                self._notice("agent_paused")
-            case Reaction.RESUME:
-                self._speech.resume()
-                self._notice("false_alarm")
-            case Reaction.NOTHING:
-                pass
-
-    def _interrupt(self, now: float) -> None:
-        """Barge-in: what the caller has not heard was never said. One synchronous step, so nothing slips between."""
-        active = self._responses.active
-        if active is not None:
-            if self._responses.wanted and not self._server_interrupts:
-                self._send(realtime.cancel_response(active))
-            self._responses.discard(active)
-        self._responses.expect_nothing()
-        self._step(Step.BARGE_IN)
-        cuts, responses = self._speech.flush()
-        for response_id in responses:
-            # Generated long ago maybe, but deltas that come after `response.done` have been seen.
-            self._responses.discard(response_id)
-        for cut in cuts:
-            self._unsay(cut)
-            self._notice("agent_interrupted", heard_ms=cut.played_ms, received_ms=cut.turn.received_ms)
-            self._tell(cut.turn)
-        if responses:
-            self._commands.append(ClearLegAudio())
-        self._first_delta_at = None
-        self._settle_heard()
-
-    def _unsay(self, cut: Cut) -> None:
-        """Tell the model how much of a turn was heard."""
-        turn = cut.turn
-        if not turn.written and cut.played_ms > 0:
-            self._send(realtime.truncate_item(turn.item_id, cut.content_index, cut.played_ms))
-            return
-        # Truncating to 0 ms may be refused (3.6), and a text can not be truncated at all: it is written anew.
-        self._send(realtime.delete_item(turn.item_id))
-        if turn.written and turn.heard_text:
-            before = self.history.before(turn.item_id)
-            turn.item_id += "-heard"
-            self._send(realtime.create_item(message_item("assistant", turn.heard_text, turn.item_id), before))
+    def application_ends(self, command: EndCall | TransferCall, now: float) -> list[Command]:
+        """The application ends the call, or hands it over, when everything said so far has been heard."""
+        self._close(command, now)
+        return self._take(now)
 
     # The line --------------------------------------------------------------------------------------------------------
 
     def playout_started(self, now: float) -> list[Command]:
         """The first frame of something audible has just been sent to the caller."""
         self._speech.line_quiet = False
-        if not self._speech.audible:
+        if not self._speech.sounding:
+            self._patience.heard(now)
+            self._accounts.first_frame(now)
+        if not self._speech.audible and not self._speech.sounding:
             self._speech.audible = True
             facts: dict[str, object] = {}
             if self._first_delta_at is not None:
                 facts["bridge_ms"] = round((now - self._first_delta_at) * 1000, 1)
-                if self._turn_ended_at is not None:
-                    facts["model_ms"] = round((self._first_delta_at - self._turn_ended_at) * 1000)
-            self._first_delta_at = self._turn_ended_at = None
-            self._notice("agent_starts", **facts)
+                if self._caller.ended_at is not None:
+                    facts["model_ms"] = round((self._first_delta_at - self._caller.ended_at) * 1000)
+            self._first_delta_at = self._caller.ended_at = None
+            self._commands.notice("agent_starts", **facts)
         return self._take(now)
 
     def playout_idle(self, now: float) -> list[Command]:
@@ -497,190 +359,129 @@ class Conversation:
         self._speech.line_quiet = True
         if not self._responses.wanted:
             self._drained(now)
+        self._wait(now)
         return self._take(now)
 
     def _drained(self, now: float) -> None:
         """Everything said so far has been heard."""
         if self._speech.audible:
             self._speech.audible = False
-            self._activity_at = now
-            self._notice("agent_stops")
-        self._settle_heard()
-        if self._greeting_protected and self._started_at is not None and not self._responses.busy:
+            self._talk.activity_at = now
+            self._commands.notice("agent_stops")
+        self._talk.settle_heard()
+        if self._talk.protected and self._talk.started_at is not None and not self._responses.busy:
             self._unprotect()
         if self._speech.idle and (command := self._endgame.drained()):
-            self._commands.append(command)
+            self._commands.do(command)
 
     def _unprotect(self) -> None:
-        """The greeting has been heard: from here on the agent's own rules hold."""
-        self._greeting_protected = False
+        """The greeting has been heard: from here on the agent's own rules hold. `session.updated` says since when."""
+        self._talk.protected = False
+        detection = self._talk.session["audio"]["input"].get("turn_detection")
+        if detection and self._talk.lost_at is None:
+            self._commands.send(realtime.update_session({"audio": {"input": {"turn_detection": detection}}}))
 
-    def _settle_heard(self) -> None:
-        """Every turn of the agent that was not cut has been heard to its end."""
-        for turn in self._speech.settled():
-            self._tell(turn)
+    def _wait(self, now: float) -> None:
+        """How long has the caller been hearing nothing though it is our turn, and what to play then?"""
+        # A sound of ours is part of the wait.
+        if not self._speech.sounding:
+            why = self._why_silent
+            if why is None or not self._speech.idle or self._talk.closing or self._talk.barge_in.speaking:
+                self._patience.heard(now)
+            else:
+                self._patience.waiting(why, now)
+        sound = self._patience.tick(now)
+        if sound is not None:
+            self._commands.notice("caller_waits", sound=sound.value)
+            self._speech.play(self._sounds.pcm(sound, self._rate_hz))
 
-    def _tell(self, turn: Turn) -> None:
-        """Tell what the caller heard of a turn, once that is decided and its words are known (they may come later)."""
-        if turn.heard_ms is not None and turn.complete and turn.text and not turn.told:
-            turn.told = True
-            self._notice("agent_said", text=turn.heard_text, heard_ms=turn.heard_ms, received_ms=turn.received_ms)
-
-    # Tools -----------------------------------------------------------------------------------------------------------
-
-    def _call_tools(self, calls: list[realtime.Item], now: float, *, interrupted: bool) -> None:
-        """Carry out the calls of a response, each once. One that the caller talked into must not end the call."""
-        for item in calls:
-            call_id, name, arguments = item.call_id or "", item.name or "", item.arguments_json
-            if not self.history.tool_called(call_id, name, arguments):
-                continue
-            self._notice("tool_called", name=name, call_id=call_id)
-            match call_tools.interpret(self._agent, name, arguments):
-                case call_tools.HangUp() | call_tools.Transfer() if interrupted:
-                    self._answer_tool(call_id, "Not done: the caller started to speak.")
-                case call_tools.HangUp(reason=why):
-                    self._close(EndCall(EndReason.AGENT_HUNG_UP, why), now)
-                case call_tools.Transfer(name=target, destination=destination):
-                    self._close(TransferCall(call_id, target, destination.to), now)
-                case call_tools.Misuse(message=message):
-                    self._answer_tool(call_id, message)
-                    self._responses.want(Ask())
-                case None:
-                    self._running_tools.add(call_id)
-                    self._commands.append(RunTool(call_id, name, arguments))
-
-    def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]:
-        """A tool's result, or the text of its failure; the model gets exactly one per call."""
-        self._running_tools.discard(call_id)
-        self._answer_tool(call_id, output)
-        if self.state is not State.CLOSING:
-            self._responses.want(Ask())
-        return self._take(now)
-
-    def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]:
-        """The hand-over did not work: the caller is still ours, and the model hears why."""
-        self._step(Step.STAY)
-        self._endgame.reopen()
-        self._activity_at = now
-        self._notice("transfer_failed", message=message)
-        self._answer_tool(call_id, f"The transfer failed: {message}")
-        self._responses.want(Ask())
-        return self._take(now)
-
-    def _answer_tool(self, call_id: str, output: str) -> None:
-        """The one output of a call. A session that does not know the call (it took over since) is told that first; without
-        a session it is kept for the next one."""
-        use = self.history.tool(call_id)
-        if use is not None:
-            use.output = output
-            if self._lost_at is not None:
-                return
-            if not use.here:
-                use.here = True
-                self._send(realtime.create_item(use.call_item()))
-        self._send(realtime.create_item(output_item(call_id, output)))
+    @property
+    def _why_silent(self) -> Why | None:
+        """What the caller waits for, if it is not the caller's turn."""
+        if self._talk.lost_at is not None:
+            return Why.RECONNECTING if self._takeover.owes or self._tools.busy else None
+        if self._responses.rate_limited:
+            return Why.RATE_LIMITED
+        if self._tools.busy:
+            return Why.TOOL
+        return Why.MODEL if self._responses.busy or self._responses.awaited or self._responses.owed else None
 
     # Time and endings ------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Command]:
         """Time has passed: every timer of the dialogue lives here. Called a few times a second."""
-        limits = self._limits
-        if self._started_at is None:
+        talk, limits = self._talk, self._limits
+        if talk.started_at is None:
             return self._take(now)
-        if self._digits and now - self._digit_at >= DIGIT_PAUSE_S:
-            self._digits_entered(now)
-        self._react(self._barge_in.tick(now), now)
-        if now - self._started_at >= limits.max_duration_s:
+        self._caller.tick(now)
+        self._tools.tick(now)
+        self._wait(now)
+        if now - talk.started_at >= limits.max_duration_s:
             self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
         elif self._endgame.closing:
             if command := self._endgame.tick(now, idle=self._speech.idle):
-                self._commands.append(command)
+                self._commands.do(command)
         elif end := self._endgame.overdue(now):
             self._close(end, now)
         elif self._responses.stalled(now):
             text = f"no answer from the model for {limits.response_stall_s:g} s"
-            self._commands.append(DropSession(EndReason.MODEL_STALLED, text))
-        elif self._quiet and now - self._activity_at >= limits.caller_silent_s:
+            self._commands.do(DropSession(EndReason.MODEL_STALLED, text))
+        elif self._quiet and now - talk.activity_at >= limits.caller_silent_s:
             self._end(EndReason.CALLER_SILENT, f"nothing from the caller for {limits.caller_silent_s:g} s")
         else:
-            self._think_of_tomorrow(now)
+            self._takeover.tick(now)
         return self._take(now)
-
-    def _think_of_tomorrow(self, now: float) -> None:
-        """The session's own end comes nearer."""
-        between = not (self._responses.busy or self._responses.awaited or self._barge_in.speaking)
-        quiet = between and self._speech.silent and not self._running_tools
-        match self._continuity.tick(now, between_turns=between, quiet=quiet):
-            case Change.OPEN_SUCCESSOR:
-                self._commands.append(OpenSuccessor())
-            case Change.SWAP:
-                self._commands.append(SwapSessions())
-
-    def _fail(self, reason: EndReason, detail: str, code: str | None, now: float) -> None:
-        """The model can not go on."""
-        self._end(reason, detail, code)
-
-    def _close(self, command: EndCall | TransferCall, now: float) -> None:
-        """The call is to end with `command`, but only after the caller has heard everything. The first one counts."""
-        if self._endgame.close(command, now):
-            self._step(Step.CLOSE)
-            self._responses.forget()
-            if self._speech.silent and not self._responses.wanted:
-                self._drained(now)
-
-    def _end(self, reason: EndReason, detail: str, code: str | None = None) -> None:
-        self._commands.append(EndCall(reason, detail, code))
-
-    # Helpers ---------------------------------------------------------------------------------------------------------
 
     @property
     def _quiet(self) -> bool:
         """Nobody does anything: the caller's silence counts."""
-        busy = self._responses.busy or self._running_tools or self._barge_in.speaking or self._lost_at is not None
-        return not busy and self._speech.idle
+        busy = self._responses.busy or self._tools.busy or self._talk.barge_in.speaking
+        return not busy and self._talk.lost_at is None and self._speech.idle
 
-    def _ask(self, instructions: str) -> Ask:
-        """`response.instructions` replace the session's, so the persona is repeated (section 3.5)."""
-        return Ask({"instructions": f"{self._session.get('instructions', '')}\n\n{instructions}".strip()})
+    def _mind_the_budget(self, state: BudgetState, now: float) -> None:
+        match state:
+            case BudgetState.NEARLY_SPENT:
+                self._commands.notice("budget_nearly_spent")
+                self._talk.write(Speaker.SYSTEM, NEARLY_SPENT)
+            case BudgetState.SPENT:
+                ask = self._talk.ask(SPENT)
+                if self._endgame.wind_down(ask, EndCall(EndReason.BUDGET_SPENT, "the call's budget is spent"), now):
+                    self._commands.notice("budget_spent")
+                    self._responses.want(ask)
+            case BudgetState.OK:
+                pass
 
-    def _write(self, speaker: Speaker, text: str) -> None:
-        """Put a message into the conversation that nobody spoke."""
-        self._items_made += 1
-        item_id = f"bridge-{self._items_made}"
-        self.history.wrote(item_id, speaker, text)
-        if self._lost_at is None:
-            role = "user" if speaker is Speaker.CALLER else "assistant"
-            self._send(realtime.create_item(message_item(role, text, item_id)))
+    def _fail(self, reason: EndReason, detail: str, code: str | None, now: float) -> None:
+        """The model can not go on. A caller who has been answered hears so before going on elsewhere."""
+        end = EndCall(reason, detail, code)
+        sorry = self._sounds.pcm(Sound.TROUBLE, self._rate_hz)
+        if self._talk.started_at is None or not sorry:
+            self._commands.do(end)
+        elif not self._endgame.closing:
+            self._speech.play(sorry)
+            self._close(end, now)
 
-    def _send(self, payload: bytes) -> None:
-        self._commands.append(SendEvent(payload))
+    def _close(self, command: EndCall | TransferCall, now: float) -> None:
+        """The call is to end with `command`, but only after the caller has heard everything. The first one counts."""
+        if self._endgame.close(command, now):
+            self._talk.step(Step.CLOSE)
+            self._responses.forget()
+            if self._speech.silent and not self._responses.wanted:
+                self._drained(now)
 
-    def _notice(self, event: str, **facts: object) -> None:
-        self._commands.append(Notice(event, facts))
-
-    def _step(self, step: Step) -> None:
-        if (self.state, step) not in TRANSITIONS:
-            raise ModelProtocolError(f"{step.value} while {self.state.value}")
-        self.state = TRANSITIONS[self.state, step]
+    def _end(self, reason: EndReason, detail: str) -> None:
+        self._commands.do(EndCall(reason, detail))
 
     def _take(self, now: float) -> list[Command]:
         """What to do; last of all the response that is owed, if it may be asked for now."""
+        talk = self._talk
         blocked = (
-            self._started_at is None or self._lost_at is not None or self.state is State.CLOSING
-            or self._barge_in.speaking or bool(self._running_tools)
-        )  # fmt: skip
+            talk.started_at is None
+            or talk.lost_at is not None
+            or talk.closing
+            or talk.barge_in.speaking
+            or bool(self._tools.running)
+        )
         if not blocked and (ask := self._responses.next_request(now)):
-            self._send(realtime.create_response(ask.fields))
-        commands, self._commands = self._commands, []
-        return commands
-
-
-def _barge_in(agent: Agent) -> BargeIn:
-    detection = agent.turn_detection
-    vad = detection.type == "server_vad"
-    return BargeIn(
-        agent.barge_in,
-        confirm_s=agent.barge_in_confirm_ms / 1000,
-        silence_s=detection.silence_duration_ms / 1000 if vad else SEMANTIC_WAIT_S,
-        padding_ms=detection.prefix_padding_ms if vad else 0,
-    )
+            self._commands.send(realtime.create_response(ask.fields))
+        return self._commands.take()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from bridge.ending import EndReason
 
@@ -58,6 +58,16 @@ class RunTool:
     """Run an application's tool; answer with `Conversation.tool_finished`, whatever happens."""
 
     call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskApproval:
+    """May this tool of an MCP server be called? Answer with `Conversation.approval_given`, whatever happens."""
+
+    request_id: str
+    server_label: str
     name: str
     arguments: str
 
@@ -127,6 +137,7 @@ class Notice:
 Command = (
     SendEvent
     | RunTool
+    | AskApproval
     | TransferCall
     | ClearLegAudio
     | OpenSession
@@ -139,11 +150,38 @@ Command = (
 )
 
 
+class Commands:
+    """What one input leads to, in order, until it is taken."""
+
+    def __init__(self) -> None:
+        self._list: list[Command] = []
+
+    def do(self, command: Command) -> None:
+        self._list.append(command)
+
+    def send(self, payload: bytes) -> None:
+        """An event for the model."""
+        self._list.append(SendEvent(payload))
+
+    def notice(self, event: str, **facts: object) -> None:
+        self._list.append(Notice(event, facts))
+
+    def take(self) -> list[Command]:
+        taken, self._list = self._list, []
+        return taken
+
+
 class Dialogue(Protocol):
     """A conversation with a model, without I/O: every input answers with the commands to carry out, in order."""
 
+    appended_ms: int
+    """How much of the caller's audio the present session has been given: its shell counts it up."""
+
     @property
     def wants_audio(self) -> bool: ...
+
+    @property
+    def longest_silence_s(self) -> float: ...
 
     def session_update(self) -> bytes: ...
 
@@ -164,6 +202,12 @@ class Dialogue(Protocol):
     def caller_digit(self, digit: str, now: float) -> list[Command]: ...
 
     def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]: ...
+
+    def approval_given(self, request_id: str, approve: bool, reason: str, now: float) -> list[Command]: ...
+
+    def application_event(self, event: Mapping[str, Any], now: float) -> list[Command]: ...
+
+    def application_ends(self, command: EndCall | TransferCall, now: float) -> list[Command]: ...
 
     def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]: ...
 

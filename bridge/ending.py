@@ -31,6 +31,7 @@ class EndReason(enum.StrEnum):
     TRANSFERRED = "transferred"
     MAX_DURATION = "max_duration"
     CALLER_SILENT = "caller_silent"
+    BUDGET_SPENT = "budget_spent"
     SERVER_DRAINING = "server_draining"
     MODEL_UNREACHABLE = "model_unreachable"
     MODEL_REJECTED = "model_rejected"
@@ -87,6 +88,7 @@ FAREWELLS: Mapping[EndReason, Farewell] = {
     EndReason.TRANSFERRED: Farewell(_NOTHING, 1000, False, _C.NORMAL),
     EndReason.MAX_DURATION: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
     EndReason.CALLER_SILENT: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
+    EndReason.BUDGET_SPENT: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
     EndReason.SERVER_DRAINING: Farewell(_CONTINUE, 1001, False, _C.NORMAL),
     EndReason.MODEL_UNREACHABLE: Farewell(_CONTINUE, 1011, True, _C.CONNECTION_FAILURE),
     EndReason.MODEL_REJECTED: Farewell(_CONTINUE, 1011, True, _C.SERVER_ERROR),

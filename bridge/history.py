@@ -23,6 +23,7 @@ NOT_TRANSCRIBED = "(The caller said something that was not transcribed.)"
 class Speaker(enum.StrEnum):
     CALLER = "caller"
     AGENT = "agent"
+    SYSTEM = "system"
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ class Turn:
         """This turn as text, for another session; nothing where nothing was heard."""
         if self.speaker is Speaker.AGENT:
             return [message_item("assistant", self.heard_text, self.item_id)] if self.heard_text else []
-        return [message_item("user", self.text or NOT_TRANSCRIBED, self.item_id)]
+        role = "user" if self.speaker is Speaker.CALLER else "system"
+        return [message_item(role, self.text or NOT_TRANSCRIBED, self.item_id)]
 
 
 @dataclass(slots=True)

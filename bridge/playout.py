@@ -147,6 +147,18 @@ class PlayoutQueue:
             self._line_got(None, missing)
         return b"".join(parts)
 
+    def drop(self, item: AudioItem) -> None:
+        """Forget what is queued of `item`, and that it ever was: for sounds that no model made."""
+        entry = self._ledger.pop(item, None)
+        if entry is None:
+            return
+        if self._chunks and self._chunks[0][0] is entry:
+            self._queued += self._offset
+            self._offset = 0
+        for owner, chunk in self._chunks:
+            self._queued -= len(chunk) if owner is entry else 0
+        self._chunks = deque(it for it in self._chunks if it[0] is not entry)
+
     def pause(self) -> None:
         """Keep everything, but give out nothing until `resume`."""
         self._paused = True

@@ -95,7 +95,7 @@ class Response(msgspec.Struct, frozen=True):
     output: list[Item] = []
     conversation_id: str | None = None
     metadata: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
 
 
 class SessionCreated(msgspec.Struct, frozen=True, tag="session.created"):
@@ -131,6 +131,7 @@ class CallerTranscript(msgspec.Struct, frozen=True, tag="conversation.item.input
 
     item_id: str = ""
     transcript: str = ""
+    usage: Any = None
 
 
 class CallerTranscriptDelta(msgspec.Struct, frozen=True, tag="conversation.item.input_audio_transcription.delta"):

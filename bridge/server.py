@@ -29,6 +29,8 @@ from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
 from bridge.leg import CallControl, ControlHungUp
 from bridge.media_clock import MediaClock
+from bridge.prices import load_prices
+from bridge.sound_files import load_sounds
 from bridge.switchboard import Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
@@ -71,6 +73,8 @@ class Bridge:
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
             tools=tools,
+            sounds=load_sounds(config.agents),
+            prices=load_prices(config.realtime.prices),
             connect_stream=seams.connect_model,
         )
         self._seams = seams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -43,6 +44,7 @@ def load_sounds(agents: Mapping[str, Agent]) -> dict[str, Sounds]:
     return loaded
 
 
+@functools.cache
 def _shipped(sound: Sound) -> Recording:
     file = resources.files("bridge") / "sounds" / f"{sound}.wav"
     return decode_wav(file.read_bytes(), str(file))

@@ -38,7 +38,9 @@ class Speech:
         self._lag_ms = lag_ms
         self._to_wire = resampler(MODEL_FORMAT.rate_hz, playout.format.rate_hz)
         self._item: AudioItem | None = None
+        self._last_response = ""
         self._sounds = 0
+        self._sound: AudioItem | None = None
         self.audible = False
         self.line_quiet = True
 
@@ -59,14 +61,23 @@ class Speech:
     def audio(self, delta: realtime.AudioDelta, *, active: bool) -> None:
         """Queue a delta. Not `active`: its response is done already (seen in the wild, section 6), so nothing will come
         that finishes it. Raises `ModelProtocolError` when more is queued than the limit allows."""
+        if self._sound is not None:
+            # The agent can speak again: nobody wants to hear the rest of "one moment, please".
+            self._playout.drop(self._sound)
+            self._sound = None
         item = AudioItem(delta.response_id, delta.item_id, delta.content_index)
         if item != self._item:
             self.finish_item()
             self._item = item
+        self._last_response = delta.response_id
         self._history.turn(item.item_id, Speaker.AGENT).received_bytes += len(delta.delta)
         self._playout.push(item, self._to_wire.process(delta.delta))
         if not active:
             self.finish_item()
+
+    def received(self, response_id: str) -> bool:
+        """Whether there was any audio of this response, which must be the newest."""
+        return self._last_response == response_id
 
     def finish_item(self, response_id: str | None = None) -> None:
         """No more audio for the current item (of this response): its last samples leave the resampler."""
@@ -78,14 +89,19 @@ class Speech:
     def play(self, pcm: bytes) -> None:
         """Queue a sound of our own (PCM16 at the line's rate), behind everything else."""
         self._sounds += 1
-        item = AudioItem(OUR_OWN, f"sound-{self._sounds}", 0)
-        self._playout.push(item, pcm)
-        self._playout.finish_item(item)
+        self._sound = AudioItem(OUR_OWN, f"sound-{self._sounds}", 0)
+        self._playout.push(self._sound, pcm)
+        self._playout.finish_item(self._sound)
+
+    @property
+    def sounding(self) -> bool:
+        """What the caller hears, or will hear next, is a sound of ours."""
+        return self._sound is not None and not self._playout.idle
 
     def flush(self) -> tuple[list[Cut], set[str]]:
         """Drop what the caller has not heard. Returns what was cut, and the responses that it belongs to."""
         self._to_wire.reset()
-        self._item = None
+        self._item = self._sound = None
         heard = self._playout.flush(self._lag_ms)
         self._playout.resume()
         cuts = []

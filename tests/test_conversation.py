@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from bridge.audio import PcmFormat
+from bridge.caller_turns import DIGIT_PAUSE_S
 from bridge.config import Agent, Destination, Limits
-from bridge.conversation import DIGIT_PAUSE_S, Conversation
+from bridge.conversation import Conversation
 from bridge.dialogue import (
     TRANSITIONS,
     ClearLegAudio,

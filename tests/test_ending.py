@@ -25,7 +25,12 @@ def test_every_reason_has_a_farewell(reason: EndReason) -> None:
 
 def test_only_agreed_ends_hang_up_on_the_caller() -> None:
     hang_up = {reason for reason, it in FAREWELLS.items() if it.channel is ChannelAction.HANG_UP}
-    assert hang_up == {EndReason.AGENT_HUNG_UP, EndReason.MAX_DURATION, EndReason.CALLER_SILENT}
+    assert hang_up == {
+        EndReason.AGENT_HUNG_UP,
+        EndReason.MAX_DURATION,
+        EndReason.CALLER_SILENT,
+        EndReason.BUDGET_SPENT,
+    }
     assert not any(FAREWELLS[reason].failure for reason in hang_up)
 
 

@@ -39,6 +39,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "continuity",
                 "speech",
                 "endgame",
+                "talk",
+                "caller_turns",
+                "tool_use",
+                "takeover",
+                "accounts",
+                "application",
             }
             | {"item_cache", "event_stream", "tool_turns"}
         ),

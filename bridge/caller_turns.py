@@ -1,0 +1,181 @@
+"""What the caller does: speaks (by the server's VAD, or between two keys), presses keys, or says nothing.
+
+With `own_answers` (manual turns, and every barge-in policy but `interrupt`) the server only commits the caller's turns, and
+the bridge asks for each answer; else the server answers by itself, and only owes us a response.
+"""
+
+from __future__ import annotations
+
+from bridge import realtime
+from bridge.accounts import Accounts
+from bridge.barge_in import Reaction
+from bridge.dialogue import EndCall
+from bridge.ending import EndReason
+from bridge.history import Speaker
+from bridge.responses import Ask
+from bridge.talk import Talk
+
+# Keys pressed within this time of each other are told to the model as one entry; `#` ends an entry at once.
+DIGIT_PAUSE_S = 1.5
+# Speech begins before the server's VAD is sure of it: what is sent again to a new session starts this much earlier.
+SPEECH_MARGIN_S = 0.6
+
+
+class CallerTurns:
+    """The caller's side of a conversation. `unheard_from`: since when the caller has been saying what no session is known
+    to have understood (item `unheard_item`); None: everything was. `ended_at`: when the turn that waits for its answer was
+    over."""
+
+    def __init__(self, talk: Talk, accounts: Accounts) -> None:
+        self._talk = talk
+        self._accounts = accounts
+        self._manual = talk.agent.turn_detection.type == "manual"
+        self._talking = False  # the talk key was pressed
+        self._idle_prompts = 0
+        self._digits = ""
+        self._digit_at = 0.0
+        self.ended_at: float | None = None
+        self.unheard_item = ""
+        self.unheard_from: float | None = None
+
+    @property
+    def wants_audio(self) -> bool:
+        """Whether the caller's audio goes to the model: with a talk key, only after it was pressed."""
+        return self._talking or not (self._manual and self._talk.agent.turn_detection.talk_key)
+
+    # Speech ----------------------------------------------------------------------------------------------------------
+
+    def speech_started(self, event: realtime.SpeechStarted, now: float) -> None:
+        talk = self._talk
+        talk.activity_at = now
+        self._idle_prompts = 0
+        talk.history.turn(event.item_id, Speaker.CALLER)
+        if self.unheard_from is None:
+            self.unheard_item, self.unheard_from = event.item_id, now - SPEECH_MARGIN_S
+        reaction = talk.barge_in.speech_started(
+            now,
+            _ms(event.audio_start_ms),
+            agent_speaks=talk.responses.wanted or not talk.speech.silent,
+            protected=talk.protected,
+        )
+        self._react(reaction, now)
+
+    def speech_stopped(self, event: realtime.SpeechStopped, now: float, appended_ms: int) -> None:
+        talk = self._talk
+        talk.activity_at = now
+        end_ms = _ms(event.audio_end_ms)
+        reaction = talk.barge_in.speech_stopped(event.item_id, now, end_ms)
+        self._react(reaction, now)
+        if reaction is not Reaction.RESUME:
+            self.ended_at = now
+            self._accounts.clock.speech_stopped(now, end_ms, appended_ms)
+            # The response that this turn brings sees every tool output sent so far: nothing is owed any more.
+            talk.responses.forget()
+
+    def committed(self, item_id: str, now: float) -> None:
+        talk = self._talk
+        if talk.barge_in.is_noise(item_id):
+            talk.commands.send(realtime.delete_item(item_id))
+            talk.history.forget(item_id)
+            if item_id == self.unheard_item:
+                self.unheard_from = None
+            return
+        talk.history.turn(item_id, Speaker.CALLER)
+        talk.barge_in.speaking = False
+        self._accounts.clock.committed(now)
+        if talk.own_answers:
+            talk.responses.want(Ask())
+        else:
+            talk.responses.expect(now)
+
+    def words(self, now: float) -> None:
+        """Something was understood, while or after it was said."""
+        self._react(self._talk.barge_in.words(), now)
+
+    def said(self, event: realtime.CallerTranscript, now: float) -> None:
+        if event.transcript.strip():
+            self.words(now)
+        if event.item_id == self.unheard_item:
+            self.unheard_from = None
+        self._talk.history.turn(event.item_id, Speaker.CALLER).text = event.transcript
+        self._talk.commands.notice("caller_said", text=event.transcript)
+        self._accounts.transcribed(event.usage)
+
+    def nothing_said(self) -> EndCall | None:
+        """The caller has said nothing for `idle_timeout_ms`. The server prompts for ever: the count is ours (3.12)."""
+        self._idle_prompts += 1
+        if self._idle_prompts <= self._talk.limits.idle_prompts:
+            return None
+        return EndCall(
+            EndReason.CALLER_SILENT, f"nothing from the caller after {self._talk.limits.idle_prompts} prompts"
+        )
+
+    def answered(self) -> None:
+        """A response to what the caller said is complete: nobody needs to hear that again."""
+        self.unheard_from = None
+
+    def tick(self, now: float) -> None:
+        if self._digits and now - self._digit_at >= DIGIT_PAUSE_S:
+            self._digits_entered(now)
+        self._react(self._talk.barge_in.tick(now), now)
+
+    def _react(self, reaction: Reaction, now: float) -> None:
+        match reaction:
+            case Reaction.INTERRUPT:
+                self._talk.interrupt()
+                self._accounts.clock.interrupted(now)
+            case Reaction.HOLD:
+                self._talk.speech.pause()
+                self._talk.commands.notice("agent_paused")
+            case Reaction.RESUME:
+                self._talk.speech.resume()
+                self._talk.commands.notice("false_alarm")
+            case Reaction.NOTHING:
+                pass
+
+    # Keys ------------------------------------------------------------------------------------------------------------
+
+    def digit(self, digit: str, now: float) -> None:
+        """A key: for the model, or, with manual turns, where a turn begins and ends."""
+        keys = self._talk.agent.turn_detection
+        self._talk.activity_at = now
+        if self._manual and digit == keys.talk_key:
+            self._begin_turn(now)
+        elif self._manual and digit == keys.send_key:
+            self._end_turn(now)
+        else:
+            self._digits += digit
+            self._digit_at = now
+            if digit == "#" and self._talk.started_at is not None:
+                self._digits_entered(now)
+
+    def _begin_turn(self, now: float) -> None:
+        """The talk key. Nobody but us interrupts with manual turns (section 3.4)."""
+        talk = self._talk
+        self._talking = talk.barge_in.speaking = True
+        if talk.lost_at is None:
+            talk.commands.send(realtime.clear_audio())
+        if self.unheard_from is None:
+            self.unheard_item, self.unheard_from = "", now
+        if talk.may_interrupt:
+            talk.interrupt()
+            self._accounts.clock.interrupted(now)
+
+    def _end_turn(self, now: float) -> None:
+        """The send key: the answer is asked for when the turn is committed, which is refused below 100 ms."""
+        self._talking = self._talk.barge_in.speaking = False
+        self.ended_at = now
+        self._accounts.clock.speech_stopped(now)
+        if self._talk.lost_at is None:
+            self._talk.commands.send(realtime.commit_audio())
+
+    def _digits_entered(self, now: float) -> None:
+        digits, self._digits = self._digits, ""
+        self._talk.commands.notice("caller_pressed", count=len(digits))
+        self._talk.write(Speaker.CALLER, f"(The caller pressed these keys: {' '.join(digits)})")
+        self._accounts.clock.prompted(now)
+        self._talk.responses.want(Ask())
+
+
+def _ms(value: float | None) -> int | None:
+    return None if value is None else int(value)
