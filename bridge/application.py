@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from bridge import call_tools, realtime
 from bridge.errors import ConfigError
 from bridge.history import Speaker
 from bridge.responses import APART, Ask
