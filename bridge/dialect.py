@@ -7,7 +7,8 @@ for one message: 20 ms to the server 0.3 us, a delta of 200 ms from it 0.6 us in
 delta takes 11 us.
 
     dialect  to the server                         from the server
-    GA       nothing                               `item.created` taken for added and done, a missing `name` filled in
+    GA       nothing                               `item.created` taken for added and done; filled in where missing: the
+                                                   `name` of a call, `response.created`, the end of the caller's turn
     XAI      voice and turn_detection lifted       put back; else as GA
     BETA     session flattened, names of content   names of events and content, session and response as GA has them
 """
@@ -43,11 +44,13 @@ _encode = msgspec.json.Encoder().encode
 # Where an event says its type: in the first bytes, at every server known. An event that has it elsewhere goes the slow way.
 _HEAD_BYTES = 200
 _APPEND = b'{"type":"input_audio_buffer.append"'
+_NOBODY = b"\0"  # stands in no JSON text
+_DELTA = "response.output_audio.delta"
 _GA_AUDIO = b'"response.output_audio.delta"'
 _BETA_AUDIO = b'"response.audio.delta"'
 
-# Items of responses that may be under way at the same time; far more than any server has.
-_REMEMBERED_ITEMS = 64
+# Items and responses that may be under way at the same time, or come late; far more than any server has.
+_REMEMBERED = 64
 
 # Beta's name of an event: GA's.
 _EVENTS = {
@@ -81,8 +84,12 @@ _XAI_SETTINGS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
+Handler = Callable[[Json], Sequence[Json] | None]
+
+
 class Translator:
-    """One connection's translation. Keeps only what events leave out: items not yet done, names of calls."""
+    """One connection's translation. Keeps only what events leave out: items not yet done, names of calls, and which
+    responses and turns have been announced."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -90,23 +97,28 @@ class Translator:
         self._audio = _BETA_AUDIO if self._beta else _GA_AUDIO
         self._names: dict[str, str] = {}  # of function calls under way, by item
         self._open: dict[str, str | None] = {}  # items that beta created and did not complete: the item before
-        handlers: Mapping[str, Callable[[Json], Sequence[Json]]] = {
+        self._responses: dict[str, None] = {}  # announced, the newest last
+        self._current = _NOBODY  # the newest one's id as it stands in its deltas
+        self._turn: str | None = None  # the caller's turn that has begun and not ended: its item
+        # A handler returns what the event stands for; None: itself, untouched.
+        handlers: dict[str, Handler] = {
             "conversation.item.created": self._item_created,
             "response.output_item.added": self._output_item_added,
             "response.output_item.done": self._output_item_done,
             "response.function_call_arguments.done": self._arguments_done,
+            "response.created": self._response_created,
+            "response.done": self._response_done,
+            _DELTA: self._audio_delta,
+            "input_audio_buffer.speech_started": self._turn_began,
+            "input_audio_buffer.speech_stopped": self._turn_ended,
         }
         if self._beta:
-            handlers = {
-                **handlers,
-                **dict.fromkeys(_EVENTS, _renamed),
-                **dict.fromkeys(("session.created", "session.updated"), _session_from_beta),
-                **dict.fromkeys(("response.created", "response.done"), _response_from_beta),
-                "conversation.item.retrieved": _item_from_beta,
-            }
+            handlers |= dict.fromkeys(_EVENTS, _renamed)
+            handlers |= dict.fromkeys(("session.created", "session.updated"), _session_from_beta)
+            handlers |= {"response.audio.delta": self._audio_delta, "conversation.item.retrieved": _item_from_beta}
         elif dialect is Dialect.XAI:
-            handlers = {**handlers, **dict.fromkeys(("session.created", "session.updated"), _session_from_xai)}
-        self._handlers = handlers
+            handlers |= dict.fromkeys(("session.created", "session.updated"), _session_from_xai)
+        self._handlers: Mapping[str, Handler] = handlers
 
     def to_server(self, event: bytes) -> bytes:
         """A client event of GA as this server wants it; the same bytes where nothing differs (all audio).
@@ -140,7 +152,11 @@ class Translator:
         """
         at = message.find(self._audio, 0, _HEAD_BYTES)
         # Text that holds the word has its quotes escaped, so only a value that is just this word must be told apart.
-        if at > 0 and message[:at].rstrip().endswith(b'"type":'):
+        if (
+            at > 0
+            and message.find(self._current, 0, 2 * _HEAD_BYTES) > 0
+            and message[:at].rstrip().endswith(b'"type":')
+        ):
             if self._beta:
                 return (message[:at] + _GA_AUDIO + message[at + len(_BETA_AUDIO) :],)
             return (message,)
@@ -148,8 +164,8 @@ class Translator:
             handler = self._handlers.get(_typed.decode(message).type)
             if handler is None:
                 return (message,)
-            event: Json = msgspec.json.decode(message)
-            return tuple(_encode(told) for told in handler(event))
+            told = handler(msgspec.json.decode(message))
+            return (message,) if told is None else tuple(map(_encode, told))
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             # Whatever is no JSON, or has a string where an object belongs.
             raise ModelProtocolError(f"the Realtime server sent something that is no event: {error}") from error
@@ -181,16 +197,64 @@ class Translator:
         told = {"type": "conversation.item.done", "previous_item_id": self._open.pop(item_id), "item": item}
         return ({"event_id": event.get("event_id"), **told}, event)
 
-    def _arguments_done(self, event: Json) -> Sequence[Json]:
-        if not event.get("name") and (name := self._names.get(str(event.get("item_id")))):
-            event["name"] = name
-        return (event,)
+    def _arguments_done(self, event: Json) -> Sequence[Json] | None:
+        name = self._names.get(str(event.get("item_id")))
+        return None if event.get("name") or not name else ({**event, "name": name},)
+
+    # What a server may leave out (section 9): that a response began, and that the caller's turn ended before it
+
+    def _response_created(self, event: Json) -> Sequence[Json] | None:
+        self._announced(str((event.get("response") or {}).get("id")))
+        return _response_from_beta(event) if self._beta else None
+
+    def _response_done(self, event: Json) -> Sequence[Json] | None:
+        response = event.get("response") or {}
+        before = self._announcement(str(response.get("id")), event, response.get("metadata"))
+        if self._beta:
+            return (*before, *_response_from_beta(event))
+        return (*before, event) if before else None
+
+    def _audio_delta(self, event: Json) -> Sequence[Json] | None:
+        """The first delta of a response, or one that does not look like the others."""
+        before = self._announcement(str(event.get("response_id")), event, None)
+        if not before and event["type"] == _DELTA:
+            return None
+        return (*before, {**event, "type": _DELTA})
+
+    def _announcement(self, response_id: str, cause: Json, metadata: Any) -> Sequence[Json]:
+        """What the server should have said before `cause`: nothing, if it has. Servers that announce their responses are
+        taken to end the caller's turns as well; those that do not are helped with both."""
+        if response_id in self._responses:
+            self._announced(response_id)
+            return ()
+        self._announced(response_id)
+        told: list[Json] = []
+        if self._turn is not None:
+            told += [
+                {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 0, "item_id": self._turn},
+                {"type": "input_audio_buffer.committed", "previous_item_id": None, "item_id": self._turn},
+            ]
+            self._turn = None
+        response = {"id": response_id, "object": "realtime.response", "status": "in_progress", "metadata": metadata}
+        told.append({"type": "response.created", "response": {**response, "output": [], "usage": None}})
+        return [{"event_id": cause.get("event_id"), **event} for event in told]
+
+    def _announced(self, response_id: str) -> None:
+        self._responses.pop(response_id, None)
+        _remember(self._responses, response_id, None)
+        self._current = b'"' + response_id.encode() + b'"'
+
+    def _turn_began(self, event: Json) -> None:
+        self._turn = str(event.get("item_id", ""))
+
+    def _turn_ended(self, _event: Json) -> None:
+        self._turn = None
 
 
-def _remember(table: dict[str, Any], item_id: str, what: str | None) -> None:
+def _remember(table: dict[str, Any], key: str, what: str | None) -> None:
     """Bounded: a server that never says "done" must not fill the memory of an hour's session."""
-    table[item_id] = what
-    if len(table) > _REMEMBERED_ITEMS:
+    table[key] = what
+    if len(table) > _REMEMBERED:
         del table[next(iter(table))]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from bridge.config import Realtime, masked_url
+from bridge.config import Agent, Realtime, masked_url
 from bridge.dialect import Dialect
 from bridge.errors import ConfigError
 
@@ -95,6 +95,18 @@ def endpoint_of(config: Realtime) -> Endpoint:
             'set realtime.dialect = "ga"'
         )
     return Endpoint(_joined(parts, query), headers, subprotocols, dialect)
+
+
+def check_agents(endpoint: Endpoint, agents: Mapping[str, Agent]) -> None:
+    """Raise `ConfigError` for what these agents want and this server's dialect can not say."""
+    for name, agent in agents.items():
+        if agent.mcp and endpoint.dialect is Dialect.BETA:
+            raise ConfigError(
+                f"agents.{name}.mcp: MCP servers need the GA dialect, and the server at realtime.url speaks beta; "
+                "take them out, or choose another server"
+            )
+        if agent.turn_detection.type != "server_vad" and endpoint.dialect is Dialect.XAI:
+            raise ConfigError(f'agents.{name}.turn_detection.type: xAI knows "server_vad" only')
 
 
 def _default_path(host: str) -> str:

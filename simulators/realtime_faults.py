@@ -48,6 +48,7 @@ class Faults:
     item_done_missing: bool = False  # xAI
     rate_limits_missing: bool = False  # xAI
     items_created: bool = False  # HF: one conversation.item.created instead of added and done
+    minimum_only: bool = False  # nothing but what a bridge may rely on everywhere (section 9)
     official_extras: bool = False  # `obfuscation` and `phase`, which were seen and are not in the SDK's types
     transcript_after_s: float = 0.3  # after the commit, when the answer has usually begun; 0: before the answer
     updated_missing: bool = False

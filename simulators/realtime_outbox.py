@@ -19,6 +19,18 @@ _DROPS: dict[DropPoint, tuple[str, bool]] = {
     DropPoint.AFTER_COMMIT: ("input_audio_buffer.committed", True),
 }
 
+# All that every server of section 9 sends.
+_MINIMUM = frozenset(
+    {
+        "session.created",
+        "session.updated",
+        "input_audio_buffer.speech_started",
+        "response.output_audio.delta",
+        "response.done",
+        "error",
+    }
+)
+
 
 class Outbox:
     """The events of one session until they are taken. `number` is the session's; `drop` ends its connection."""
@@ -71,6 +83,8 @@ class Outbox:
     def _as_others_do(self, event: Json) -> list[Json]:
         """The event as a server of section 9 sends it: twice, under another name, or not at all."""
         faults = self._faults
+        if faults.minimum_only and event["type"] not in _MINIMUM:
+            return []
         match event["type"]:
             case "conversation.item.added" if faults.items_created:
                 return [{**event, "type": "conversation.item.created"}]

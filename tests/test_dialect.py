@@ -31,9 +31,16 @@ def to_beta(event: Json | bytes) -> Json:
     return sent
 
 
+def at_a_response(dialect: Dialect) -> Translator:
+    """A connection on which the response `r` is under way."""
+    translator = Translator(dialect)
+    translator.from_server(b'{"type":"response.created","response":{"id":"r"}}')
+    return translator
+
+
 def from_beta(*messages: Json, dialect: Dialect = Dialect.BETA) -> list[Json]:
     """Messages of one connection through the translator."""
-    translator = Translator(dialect)
+    translator = at_a_response(dialect)
     return [json.loads(told) for message in messages for told in translator.from_server(json.dumps(message).encode())]
 
 
@@ -194,9 +201,9 @@ def test_events_get_their_ga_names(beta: str, ga: str, more: Json) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_an_audio_delta_keeps_its_bytes(separators: tuple[str, str], late: bool) -> None:
     """`late`: the type stands behind the audio, as no server known writes it."""
-    head, audio = {"type": "response.audio.delta"}, {"delta": "A" * 4000, "item_id": "i", "response_id": "r"}
+    head, audio = {"type": "response.audio.delta"}, {"item_id": "i", "response_id": "r", "delta": "A" * 4000}
     message = json.dumps(audio | head if late else head | audio, separators=separators).encode()
-    (told,) = Translator(Dialect.BETA).from_server(message)
+    (told,) = at_a_response(Dialect.BETA).from_server(message)
     assert realtime.parse_server_event(told) == realtime.AudioDelta("r", "i", bytes(3000))
     if not late:
         assert told == message.replace(b"response.audio.delta", b"response.output_audio.delta")
@@ -211,7 +218,8 @@ def test_words_in_a_value_are_not_taken_for_the_type() -> None:
 @pytest.mark.parametrize("dialect", Dialect)
 def test_ga_audio_passes_untouched(dialect: Dialect) -> None:
     message = b'{"type":"response.output_audio.delta","response_id":"r","item_id":"i","delta":"AAAA"}'
-    assert list(Translator(dialect).from_server(message)) == [message]
+    (told,) = at_a_response(dialect).from_server(message)
+    assert told is message
 
 
 def test_a_created_item_is_added_and_done() -> None:
@@ -274,6 +282,9 @@ def test_calls_that_never_end_do_not_fill_the_memory() -> None:
         for kind in ("response.output_item.added", "conversation.item.created"):
             translator.from_server(json.dumps({"type": kind, "item": item}).encode())
     assert len(translator._names) == len(translator._open) == 64
+    for number in range(1000):
+        translator.from_server(json.dumps({"type": "response.created", "response": {"id": f"r{number}"}}).encode())
+    assert len(translator._responses) == 64
 
 
 @pytest.mark.parametrize(
@@ -340,6 +351,69 @@ def test_a_response_is_shaped_as_in_ga() -> None:
     done = realtime.parse_server_event(json.dumps(event))
     assert isinstance(done, realtime.ResponseDone)
     assert done.response.status == "cancelled"
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_server_that_announces_nothing_is_helped(dialect: Dialect) -> None:
+    """Section 9: of a turn and its answer, speech_started, deltas and response.done are all that comes everywhere."""
+    beta = dialect is Dialect.BETA
+    delta = {"type": f"response.{'' if beta else 'output_'}audio.delta", "item_id": "i", "delta": "AAAA"}
+    done = {"type": "response.done", "event_id": "e", "response": {"id": "s", "metadata": {"a": "b"}, "output": []}}
+    told = from_beta(
+        {"type": "input_audio_buffer.speech_started", "event_id": "e", "item_id": "u"},
+        {**delta, "event_id": "e", "response_id": "q"},
+        {**delta, "event_id": "e", "response_id": "q"},
+        {"type": "response.done", "event_id": "e", "response": {"id": "q", "output": []}},
+        {**delta, "event_id": "late", "response_id": "q"},
+        done,
+        dialect=dialect,
+    )
+    assert [event["type"] for event in told] == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "response.created",
+        "response.output_audio.delta",
+        "response.output_audio.delta",
+        "response.done",
+        "response.output_audio.delta",
+        "response.created",
+        "response.done",
+    ]
+    assert told[1]["item_id"] == told[2]["item_id"] == "u"
+    assert (told[3]["response"]["id"], told[3]["response"]["status"]) == ("q", "in_progress")
+    assert told[8]["response"]["metadata"] == {"a": "b"}
+    for event in (told[1], told[2], told[3], told[8]):
+        check_server(event)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_response_that_crosses_with_the_callers_words_does_not_end_the_turn(dialect: Dialect) -> None:
+    """Servers that announce their responses say for themselves when a turn ends."""
+    told = from_beta(
+        {"type": "input_audio_buffer.speech_started", "item_id": "u"},
+        {"type": "response.created", "response": {"id": "q"}},
+        {"type": "response.output_audio.delta", "response_id": "q", "item_id": "i", "delta": "AAAA"},
+        {"type": "response.done", "response": {"id": "q"}},
+        {"type": "input_audio_buffer.speech_stopped", "item_id": "u"},
+        dialect=dialect,
+    )
+    assert [event["type"].rpartition(".")[2] for event in told] == [
+        "speech_started",
+        "created",
+        "delta",
+        "done",
+        "speech_stopped",
+    ]
+
+
+def test_two_responses_with_audio_at_the_same_time() -> None:
+    """One of them is out of band (section 3.9)."""
+    translator = at_a_response(Dialect.GA)
+    translator.from_server(b'{"type":"response.created","response":{"id":"q"}}')
+    for response_id in (b"r", b"q", b"r", b"q"):
+        delta = b'{"type":"response.output_audio.delta","response_id":"' + response_id + b'","delta":"AAAA"}'
+        assert list(translator.from_server(delta)) == [delta]
 
 
 def test_a_ga_server_with_betas_one_event_for_items() -> None:

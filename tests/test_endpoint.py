@@ -6,7 +6,7 @@ import pytest
 
 from bridge.config import Realtime, effective, load_config, masked_url
 from bridge.dialect import Dialect
-from bridge.endpoint import endpoint_of
+from bridge.endpoint import check_agents, endpoint_of
 from bridge.errors import ConfigError
 
 KEY = "sk-hush"
@@ -108,6 +108,26 @@ def test_what_can_not_work_is_said_with_a_remedy_and_without_the_key(settings: d
         endpoint_of(Realtime(**{"api_key": KEY} | settings))  # type: ignore[arg-type]
     assert remedy in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("agent", "dialect", "remedy"),
+    [
+        (
+            "[[agents.a.mcp]]\nserver_label = 'x'\nserver_url = 'https://x/mcp'\nrequire_approval = 'never'",
+            "beta",
+            "agents.a.mcp: MCP servers need the GA dialect",
+        ),
+        ("[agents.a.turn_detection]\ntype = 'semantic_vad'", "xai", "agents.a.turn_detection.type: xAI knows"),
+    ],
+)
+def test_what_an_agent_wants_and_a_dialect_can_not_say(agent: str, dialect: str, remedy: str) -> None:
+    text = f"{agent}\n[realtime]\nurl = 'ws://box/v1/realtime'\ndialect = '{dialect}'"
+    config = load_config(text, {})
+    with pytest.raises(ConfigError, match=remedy):
+        check_agents(endpoint_of(config.realtime), config.agents)
+    config = load_config(text.replace(dialect, "ga"), {})
+    check_agents(endpoint_of(config.realtime), config.agents)
 
 
 @pytest.mark.parametrize("auth", ["bearer", "api-key", "query", "subprotocol"])

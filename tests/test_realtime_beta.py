@@ -357,17 +357,21 @@ async def test_what_these_servers_refuse_is_not_tried_again(
     assert trio.current_time() < 1
 
 
-async def test_a_whole_call_in_the_beta_dialect(autojump_clock: MockClock) -> None:
-    """Greeting, barge-in with what was heard, a tool, goodbye: as in GA."""
+@pytest.mark.parametrize("minimum_only", [False, True])
+@pytest.mark.parametrize("beta", [False, True])
+async def test_a_whole_call_in_either_dialect(autojump_clock: MockClock, beta: bool, minimum_only: bool) -> None:
+    """Greeting, barge-in with what was heard, a tool, goodbye; also with no more than section 9 promises everywhere."""
     script = Script.of(
         Say("A long welcome to everybody", ms=4000, pace=FAST),
         Call("hang_up", {"reason": "done"}),
         transcripts=["please stop"],
     )
     agent = "[agents.default]\nvoice = 'alloy'"
-    async with house(script, settings=agent, overrides={"realtime.dialect": "beta"}) as it:
+    overrides = {"realtime.dialect": "beta" if beta else "ga"}
+    async with house(script, settings=agent, overrides=overrides) as it:
         it.model.beta = True
-        _, caller = await it.stasis_call()
+        it.model.faults.minimum_only = minimum_only
+        await it.stasis_call()
         await it.model.wait_sent("response.done")
         await trio.sleep(1.0)
         it.model.session.speech_started()
@@ -376,8 +380,7 @@ async def test_a_whole_call_in_the_beta_dialect(autojump_clock: MockClock) -> No
         it.model.session.speech_stopped()
         record = await it.ended()
         assert record["reason"] == "agent_hung_up"
-    assert it.model.session.edge is not None
-    assert caller is not None
+    assert (it.model.session.edge is not None) is beta
     assert it.model.session.items[0].truncated_ms == truncated["audio_end_ms"]
 
 
