@@ -4,7 +4,7 @@ The rooms of the house, in the order that data flows (`docs/design.md` has the r
 
 * words: `errors`, `config`, `mcp_servers`
 * protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `endpoint`, `dialect`, `ending`, `sounds`,
-  `tool_schema`, `mcp`, `realtime_mcp`
+  `tool_schema`, `mcp`, `realtime_mcp`, `realtime_errors`
 * decisions without I/O: `history`, `call_tools`, `dialogue`, `conversation`, `leg`, `patience`
 * shells, on trio: `audiosocket_leg`, `media_clock`, `realtime_client`, `ari_client`, `ari_control`, `tools`,
   `telemetry`, `sound_files`

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge import application, call_tools, realtime
+from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
 from bridge.caller_turns import CallerTurns
 from bridge.config import Agent, Limits
@@ -275,19 +275,19 @@ class Conversation:
             self._fail(EndReason.MODEL_FAILED, text, error.word, now)
 
     def _error(self, error: realtime.ServerError, now: float) -> None:
-        verdict = realtime.triage(error)
+        verdict = realtime_errors.triage(error)
         self._commands.notice("model_error", code=error.code, message=error.message, verdict=verdict.name.lower())
         if error.code == "conversation_already_has_active_response":
             # No response.done follows for what was refused: ask (again) when the active one is done.
             if not self._talk.closing:
                 self._responses.refused(now)
-        elif verdict is realtime.Verdict.FATAL:
-            reason, detail, code = reason_for(realtime.error_of(error))
+        elif verdict is realtime_errors.Verdict.FATAL:
+            reason, detail, code = reason_for(realtime_errors.error_of(error))
             if reason is EndReason.MODEL_LOST:
                 self._commands.do(DropSession(reason, detail, code))
             else:
                 self._fail(reason, detail, code, now)
-        elif verdict is realtime.Verdict.RETRYABLE:
+        elif verdict is realtime_errors.Verdict.RETRYABLE:
             self._server_errors += 1
             if self._server_errors >= MAX_SERVER_ERRORS:
                 text = f"repeated errors of the server: {error.text}"

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.trio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from bridge import realtime
+from bridge import realtime, realtime_errors
 from bridge.config import Realtime
 from bridge.dialect import Translator
 from bridge.endpoint import Endpoint, endpoint_of
@@ -118,7 +118,7 @@ class RealtimeConnection:
         code = self._websocket.close_code
         # 1006 is the library's own way to say that no close frame came; nobody sent it.
         code = None if code == 1006 else code
-        return realtime.error_of_close(code, self._websocket.close_reason or "", established=established)
+        return realtime_errors.error_of_close(code, self._websocket.close_reason or "", established=established)
 
     async def configure(self, session: bytes) -> None:
         """Wait for the server's first word, send the update, and wait until it is acknowledged as we meant it.
@@ -133,14 +133,14 @@ class RealtimeConnection:
         await self._send(session, established=False)
         while not isinstance(event, realtime.SessionUpdated):
             event = await self._next_of_handshake()
-        realtime.check_effective_session(event.session, msgspec.json.decode(session)["session"])
+        realtime_errors.check_effective_session(event.session, msgspec.json.decode(session)["session"])
         self.session = event.session
 
     async def _next_of_handshake(self) -> realtime.ServerEvent:
         event = realtime.parse_server_event(await self._receive(established=False))
         if isinstance(event, realtime.ErrorEvent):
             error = event.error
-            again = realtime.triage(error) is realtime.Verdict.RETRYABLE
+            again = realtime_errors.triage(error) is realtime_errors.Verdict.RETRYABLE
             raise (ModelUnreachable if again else ModelRejected)(
                 f"the Realtime server refused the session: {error.text}", code=error.word
             )
@@ -245,7 +245,7 @@ async def _try(
             with trio.fail_at(deadline):
                 await connection.configure(session)
         except InvalidStatus as error:
-            raise realtime.error_of_http_status(
+            raise realtime_errors.error_of_http_status(
                 error.response.status_code, bytes(error.response.body or b"")
             ) from None
         except (InvalidHandshake, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:

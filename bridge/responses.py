@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bridge import realtime
-from bridge.realtime import ServerError, Verdict
+from bridge import realtime, realtime_errors
+from bridge.realtime import ServerError
+from bridge.realtime_errors import Verdict
 
 # A request that was refused for an active response is made again when that is done, but not at once: a server that says
 # so although nothing is active must not be asked in a loop.
@@ -110,13 +111,15 @@ class Responses:
 
     def retry(self, error: ServerError, now: float) -> bool:
         """A response failed: ask for the same again, after the wait that a rate limit wants. False: no use."""
-        if realtime.triage(error) is Verdict.FATAL:
+        if realtime_errors.triage(error) is Verdict.FATAL:
             return False
-        wait_s = realtime.retry_after_s(error)
+        wait_s = realtime_errors.retry_after_s(error)
         if wait_s:
             if self._rate_limits >= MAX_RATE_LIMITS:
                 return False
-            wait_s = max(wait_s, realtime.RATE_LIMIT_WAIT_S * 2**self._rate_limits) if self._rate_limits else wait_s
+            wait_s = (
+                max(wait_s, realtime_errors.RATE_LIMIT_WAIT_S * 2**self._rate_limits) if self._rate_limits else wait_s
+            )
             self._rate_limits += 1
         elif not self._retry_left:
             return False

@@ -21,7 +21,7 @@ from uuid import uuid4
 import msgspec
 import trio
 
-from bridge import realtime
+from bridge import realtime, realtime_errors
 from bridge.cached_item import CachedItem
 from bridge.config import Limits
 from bridge.errors import ModelError, ModelLost, RequestRefused, ResponseFailed
@@ -65,7 +65,7 @@ class Trouble:
 
     source: Literal["error", "response", "transcription", "protocol"]
     error: realtime.ServerError
-    verdict: realtime.Verdict = realtime.Verdict.BENIGN
+    verdict: realtime_errors.Verdict = realtime_errors.Verdict.BENIGN
     event_id: str = ""
     response_id: str = ""
 
@@ -303,7 +303,7 @@ class SessionEngine:
         error = _server_error(details.get("error") if isinstance(details, Mapping) else {"message": details})
         response_id = str(response.get("id", ""))
         self._finished.put(ResponseFailed(f"the model's response failed: {error.text}", code=error.word))
-        self._troubles.tell(Trouble("response", error, realtime.triage(error), response_id=response_id))
+        self._troubles.tell(Trouble("response", error, realtime_errors.triage(error), response_id=response_id))
 
     def _retrieved(self, event: Json) -> None:
         item_id = inside(event, "item").get("id")
@@ -314,7 +314,7 @@ class SessionEngine:
 
     def _error(self, body: Json) -> None:
         error, event_id = _server_error(body), str(body.get("event_id") or "")
-        verdict = realtime.triage(error)
+        verdict = realtime_errors.triage(error)
         refusal = RequestRefused(f"the Realtime server refused: {error.text}", code=error.word)
         for questions in (self._updates, self._retrievals):
             about = [it for it in questions if event_id in ("", it.events[0]["event_id"])]
@@ -324,8 +324,8 @@ class SessionEngine:
                 about[0].settle(refusal)
                 break
         self._troubles.tell(Trouble("error", error, verdict, event_id))
-        if verdict is realtime.Verdict.FATAL:
-            self._end(realtime.error_of(error))
+        if verdict is realtime_errors.Verdict.FATAL:
+            self._end(realtime_errors.error_of(error))
 
     def _end(self, error: ModelError | None) -> None:
         """The session is over: lost with `error`, or closed. The first end counts."""

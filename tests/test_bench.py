@@ -28,7 +28,7 @@ from bench.records import CallNotes, Reply
 from bench.signals import SILENCE, click_frame, is_silence, level_of, recognise, reply_pcm
 from bench.step import Plan, run_step
 from bench.websocket import CLOSE, TEXT, ClientFrames, server_frame, unmask, upgrade_response
-from bridge import realtime
+from bridge import realtime, realtime_errors
 from bridge.audio import resampler
 
 RATES_HZ = (8000, 16000, 24000)
@@ -136,7 +136,7 @@ def test_the_bridge_understands_every_message() -> None:
     assert {realtime.ResponseCreated, realtime.ResponseDone, realtime.SpeechStarted, realtime.Committed} <= kinds
     for event in events:
         if isinstance(event, realtime.SessionUpdated):
-            realtime.check_effective_session(event.session)
+            realtime_errors.check_effective_session(event.session)
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

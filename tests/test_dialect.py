@@ -9,7 +9,7 @@ import pytest
 from openai.types.beta.realtime import RealtimeClientEvent as BetaClientEvent
 from sdk_types import CLIENT, check, check_server, classes, extras
 
-from bridge import realtime
+from bridge import realtime, realtime_errors
 from bridge.config import Agent
 from bridge.dialect import Dialect, Translator
 from bridge.errors import ModelProtocolError, ModelRejected
@@ -320,10 +320,10 @@ def test_the_effective_session_can_be_checked(beta: str, ga: Json) -> None:
         "max_output_tokens": "inf",
     }
     if beta == "pcm16":
-        realtime.check_effective_session(event["session"])
+        realtime_errors.check_effective_session(event["session"])
     else:
         with pytest.raises(ModelRejected, match="audio"):
-            realtime.check_effective_session(event["session"])
+            realtime_errors.check_effective_session(event["session"])
 
 
 def test_a_response_is_shaped_as_in_ga() -> None:

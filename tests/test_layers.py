@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
             | {"dialect", "endpoint"}
-            | {"realtime_mcp", "mcp"}
+            | {"realtime_mcp", "mcp", "realtime_errors"}
             | {"cached_item", "caller_audio", "message_content"}
         ),
     ),

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from websockets.http11 import Request, Response
 from websockets.trio.server import ServerConnection, serve
 
-from bridge import realtime
+from bridge import realtime, realtime_errors
 from bridge.config import Agent, Realtime
 from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
 from bridge.realtime_client import RealtimeConnection, open_realtime
@@ -152,7 +152,7 @@ async def test_a_connection_that_breaks_is_tried_again(autojump_clock: MockClock
     ],
 )
 def test_the_body_of_a_refusal(status: int, body: bytes, kind: type[ModelError], code: str) -> None:
-    error = realtime.error_of_http_status(status, body)
+    error = realtime_errors.error_of_http_status(status, body)
     assert type(error) is kind
     assert error.code == code
     assert "hush" not in str(error)
