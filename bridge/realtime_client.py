@@ -248,7 +248,14 @@ async def _try(
             raise realtime_errors.error_of_http_status(
                 error.response.status_code, bytes(error.response.body or b"")
             ) from None
-        except (InvalidHandshake, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        # `ConnectionClosed`: the connection broke while the upgrade was being sent (found by the soak).
+        except (
+            InvalidHandshake,
+            ConnectionClosed,
+            OSError,
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+        ) as error:
             # trio hides the reason of a failed TLS handshake in the cause of an exception without words.
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
             if isinstance(cause, ssl.SSLError):

@@ -53,17 +53,24 @@ class _Collector(logging.Handler):
 
 
 class _Path(trio.abc.Stream):
-    """The way to the model, which can die without a word, as a route or a firewall does."""
+    """The way to the model, which can die without a word, as a route or a firewall does. What was under way arrives when
+    it is back, as TCP sends it again; to close this end works always, and wakes who waits on it, as on a socket."""
 
     def __init__(self, inner: MemoryStream, of: House) -> None:
         self._inner, self._house = inner, of
+        self._closed = False
 
     def write_nowait(self, data: bytes) -> int:
         return 0 if self._house.path_dead else self._inner.write_nowait(data)
 
+    async def _passable(self) -> None:
+        while self._house.path_dead and not self._closed:
+            await self._house.path_changed.wait()
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._house.path_dead:
-            await trio.sleep_forever()
+        await self._passable()
         await self._inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -71,11 +78,12 @@ class _Path(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self._inner.receive_some(max_bytes)
-        if self._house.path_dead:
-            await trio.sleep_forever()
+        await self._passable()
         return data
 
     async def aclose(self) -> None:
+        self._closed = True
+        self._house.path_has_changed()
         await self._inner.aclose()
 
 
@@ -89,6 +97,7 @@ class House:
         self.ready: Ready
         self.model_up = True
         self.path_dead = False
+        self.path_changed = trio.Event()
         self.stop_now: Callable[[], None]
         self.media_comes = True
         self.media_delay_s = 0.0
@@ -137,6 +146,11 @@ class House:
             yield
         finally:
             self.path_dead = False
+            self.path_has_changed()
+
+    def path_has_changed(self) -> None:
+        self.path_changed.set()
+        self.path_changed = trio.Event()
 
     def told(self, event: str) -> list[Mapping[str, Any]]:
         return [facts for name, facts in self.collector.told if name == event]

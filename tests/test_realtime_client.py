@@ -18,7 +18,7 @@ from bridge import realtime, realtime_errors
 from bridge.config import Agent, Realtime
 from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
 from bridge.realtime_client import RealtimeConnection, open_realtime
-from simulators.memory import MemoryListener
+from simulators.memory import MemoryListener, memory_stream_pair
 from simulators.model_script import Pace, Say, Script
 from simulators.realtime_server import REFUSALS, RealtimeServer
 
@@ -65,6 +65,27 @@ async def test_the_session_is_configured_before_anything_else(autojump_clock: Mo
     await open_and(server)
     assert [passed.event["type"] for passed in server.received] == ["session.update"]
     assert server.session.config["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 500
+
+
+async def test_a_connection_that_breaks_before_the_upgrade_was_sent_is_tried_again(autojump_clock: MockClock) -> None:
+    """websockets says `ConnectionClosed` then, outside of any handshake error; the soak found it as a defect of ours."""
+    dials = 0
+
+    async with trio.open_nursery() as nursery:
+        listener = await RealtimeServer(Script()).listen_in_memory(nursery)
+
+        def connect() -> trio.abc.Stream:
+            nonlocal dials
+            dials += 1
+            if dials > 1:
+                return listener.connect()
+            ours, theirs = memory_stream_pair()
+            theirs.reset()
+            return ours
+
+        async with open_realtime(CONFIG, SESSION, connect_s=8, close_s=2, connect_stream=connect):
+            assert dials == 2
+        nursery.cancel_scope.cancel()
 
 
 # Every row of section 1.3: how an opening fails, and whether another try may help.
