@@ -16,8 +16,11 @@ LATENESS = "20 ms frames late by: p99 of a call"
 BARGE_IN = "barge-in: speech_started to the last sample of the reply"
 TRUNCATE = "barge-in: audio_end_ms less what the recording holds"
 HANG_UP = "last sample of the goodbye to the end of the line"
+RESUMED = "model lost: session_lost to session_resumed, without the model's time"
+CUT = "model lost in mid-reply: silence in the line, without the model's time"
+SWAP = "rollover: silence before the answer, more than at the turn before"
 
-_ORDER = (SET_UP, ANSWER, UPLINK_P50, UPLINK_P99, REPLY, LATENESS, BARGE_IN, TRUNCATE, HANG_UP)
+_ORDER = (SET_UP, ANSWER, UPLINK_P50, UPLINK_P99, REPLY, LATENESS, BARGE_IN, TRUNCATE, HANG_UP, RESUMED, CUT, SWAP)
 _ENOUGH = 100
 _FORMATS = ("slin", "slin16", "slin24")
 _noted: dict[tuple[str, str], list[float]] = defaultdict(list)

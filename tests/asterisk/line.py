@@ -32,6 +32,7 @@ from asterisk import figures
 from asterisk.exchange import RECORDINGS, Step, ari, steps_since, steps_size
 from bridge.config import load_config
 from bridge.server import Ready, serve
+from bridge.tools import ToolRegistry
 from simulators.caller import Caller
 from simulators.model_script import Brain, Script
 from simulators.realtime_server import RealtimeServer
@@ -274,6 +275,7 @@ async def line(
     settings: str = "",
     overrides: Mapping[str, str] | None = None,
     key: str = "",
+    tools: ToolRegistry | None = None,
     limit_s: float = 40.0,
 ) -> AsyncIterator[Line]:
     """The bridge, served; `settings` is TOML, `overrides` are `section.key` values, `key` the model's only good one."""
@@ -303,7 +305,7 @@ async def line(
                 served = trio.Event()
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
-                    await serve(config, task_status=task_status)
+                    await serve(config, tools=tools, task_status=task_status)
                     served.set()
 
                 ready = await nursery.start(run_bridge)

@@ -1,7 +1,8 @@
 """Each way that a call ends, at the real Asterisk: its reason, its step in the dialplan, and nobody answered into silence.
 
 Callers who must be seen ringing are Local channels (`play@test-caller`): their step `test-caller` comes when they are
-answered. Live callers (`phone`) count as answered from the start, and hear.
+answered. Live callers (`phone`) count as answered from the start, and hear. A model that is
+lost in mid-call: `test_model_lost`.
 """
 
 from __future__ import annotations
@@ -108,23 +109,6 @@ async def test_a_model_that_says_nothing(media_format: str) -> None:
         with it.model.silent():
             step = await ends_without_answer(it, "model_unreachable", "connection failure")
             assert (step.reason, "in time" in step.end_detail) == ("model_unreachable", True)
-
-
-@ALL_FORMATS
-@pytest.mark.parametrize("code", [None, 1001])
-async def test_a_model_lost_in_mid_call(media_format: str, code: int | None) -> None:
-    async with line(Script.of(Say("A long story.", ms=20_000, hz=880)), media_format=media_format) as it:
-        phone = await it.phone()
-        await it.hears_of("agent_starts")
-        await it.model.session.drop(code)
-        record = await it.ended()
-        assert (record["reason"], record["completion_reason"]) == ("model_lost", "disconnect from remote end")
-        steps = await it.reaches("fallback")
-        assert names(steps)[:3] == ["agent", "after-agent", "fallback"]
-        assert steps[1].reason == "model_lost"
-        # The caller is spoken to again: half a second after the fallback's Answer().
-        with trio.fail_after(3):
-            await phone.caller.hears_speech()
 
 
 @ALL_FORMATS
