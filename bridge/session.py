@@ -313,5 +313,11 @@ def masked(value: Any) -> Any:
         return [masked(it) for it in value]
     if not isinstance(value, dict):
         return value
-    hidden = ("authorization", "headers") if value.get("type") == "mcp" else ()
-    return {key: "(set, hidden)" if key in hidden and it else masked(it) for key, it in value.items()}
+    if value.get("type") != "mcp":
+        return {key: masked(it) for key, it in value.items()}
+    shown = {key: "(set, hidden)" if key in ("authorization", "headers") and it else it for key, it in value.items()}
+    if isinstance(url := shown.get("server_url"), str):
+        # Keys stand in queries, and before an @; nothing else of the address is secret.
+        scheme, slashes, rest = url.partition("?")[0].partition("//")
+        shown["server_url"] = f"{scheme}{slashes}{rest.rpartition('@')[2]}{'?***' if '?' in url else ''}"
+    return shown

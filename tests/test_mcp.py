@@ -13,6 +13,7 @@ from bridge.config import Agent, effective, load_config
 from bridge.errors import ConfigError
 from bridge.mcp import Approval
 from bridge.mcp_servers import McpServer
+from bridge.session import masked
 
 Json = dict[str, Any]
 
@@ -68,6 +69,11 @@ def test_the_session_is_told_all_but_how_we_decide() -> None:
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     shown = dict(effective(load_config(WHOLE, ENVIRON)))
     assert "hush" not in str(shown)
+    told = masked({"tools": mcp.declarations(agent_of(WHOLE))})
+    assert "hush" not in str(told)
+    assert told["tools"][0]["server_url"] == "https://mcp.example.com/orders?***"
+    assert told["tools"][0]["server_label"] == "orders"
+    assert masked({"type": "mcp", "server_url": "https://me:hush@x/y"})["server_url"] == "https://x/y"
     assert shown["agents.default.mcp[0].authorization"] == "(set, hidden)"
     assert shown["agents.default.mcp[0].headers"] == "(set, hidden)"
     assert shown["agents.default.mcp[1].authorization"] == "''"
