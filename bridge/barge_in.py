@@ -34,8 +34,8 @@ class BargeIn:
     """The caller's speech against the agent's, judged by one policy. Times are seconds, audio positions milliseconds."""
 
     def __init__(self, policy: Policy, *, confirm_s: float, silence_s: float, padding_ms: int) -> None:
-        """`confirm_s`: speech this long is a caller. `silence_s`: how long after its end the server tells so.
-        `padding_ms` of silence stand before the start that the server tells (its prefix padding)."""
+        """`confirm_s`: speech this long is a caller. `silence_s`: how long after its end the server tells so, which the
+        position that it tells includes. `padding_ms` stand before the speech in the start that it tells (section 2.4)."""
         self.policy = policy
         self._confirm_s = confirm_s
         self._decide_s = confirm_s + silence_s
@@ -92,6 +92,8 @@ class BargeIn:
         return Reaction.INTERRUPT
 
     def _spoken_s(self, now: float, end_ms: int | None) -> float:
+        """How long the caller spoke: by the server's positions, or by our clock where it tells none."""
+        silence_s = self._decide_s - self._confirm_s
         if end_ms is None or self._start_ms is None or end_ms <= self._start_ms:
-            return max(0.0, now - self._started_at - (self._decide_s - self._confirm_s))
-        return max(0, end_ms - self._start_ms - self._padding_ms) / 1000
+            return now - self._started_at - silence_s
+        return (end_ms - self._start_ms - self._padding_ms) / 1000 - silence_s

@@ -47,13 +47,18 @@ class Continuity:
         self.losses = 0
         self._in_a_row = 0
         self._ends_at: float | None = None
+        self._lead_s = ROLLOVER_LEAD_S
         self._not_before = 0.0
 
     def connected(self, now: float, lifetime_s: float | None) -> None:
         """A session stands; `lifetime_s` until it ends by itself, None where nobody knows."""
         self.successor = Successor.NONE
-        self._ends_at = now + lifetime_s if lifetime_s is not None and lifetime_s >= SHORTEST_LIFE_S else None
         self._not_before = 0.0
+        self._ends_at = None
+        if lifetime_s is not None and lifetime_s >= SHORTEST_LIFE_S:
+            self._ends_at = now + lifetime_s
+            # With the whole lead a session of two minutes would be replaced as soon as it stands, and its successor too.
+            self._lead_s = min(ROLLOVER_LEAD_S, lifetime_s / 2)
 
     def progress(self) -> None:
         """A response was completed: this session works."""
@@ -78,7 +83,7 @@ class Continuity:
         if self._ends_at is None:
             return None
         left_s = self._ends_at - now
-        if self.successor is Successor.NONE and left_s <= ROLLOVER_LEAD_S and now >= self._not_before:
+        if self.successor is Successor.NONE and left_s <= self._lead_s and now >= self._not_before:
             self.successor = Successor.OPENING
             return Change.OPEN_SUCCESSOR
         if self.successor is Successor.READY and (quiet or (between_turns and left_s <= ROLLOVER_HURRY_S)):

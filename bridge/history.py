@@ -17,6 +17,9 @@ from bridge.audio import MODEL_FORMAT
 # About 6,000 tokens: a fifth of the smallest context (32k tokens, protocol sheet 1.2), beside instructions and tools of at
 # most 16k. What is older is left out, the newest stays.
 REPLAY_CHARACTERS = 24_000
+# Of one text, so that the output of one tool can not push all the rest out.
+REPLAY_ENTRY_CHARACTERS = REPLAY_CHARACTERS // 4
+LEFT_OUT = " (The rest is left out here.)"
 NOT_TRANSCRIBED = "(The caller said something that was not transcribed.)"
 
 
@@ -65,9 +68,9 @@ class Turn:
     def as_items(self) -> list[dict[str, Any]]:
         """This turn as text, for another session; nothing where nothing was heard."""
         if self.speaker is Speaker.AGENT:
-            return [message_item("assistant", self.heard_text, self.item_id)] if self.heard_text else []
+            return [message_item("assistant", shortened(self.heard_text), self.item_id)] if self.heard_text else []
         role = "user" if self.speaker is Speaker.CALLER else "system"
-        return [message_item(role, self.text or NOT_TRANSCRIBED, self.item_id)]
+        return [message_item(role, shortened(self.text) or NOT_TRANSCRIBED, self.item_id)]
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class ToolUse:
         """Call and output for another session; nothing while there is no output: it follows when it is there."""
         if self.output is None:
             return []
-        return [self.call_item(), output_item(self.call_id, self.output)]
+        return [self.call_item(), output_item(self.call_id, shortened(self.output))]
 
     def call_item(self) -> dict[str, Any]:
         return {"type": "function_call", "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
@@ -167,6 +170,11 @@ class History:
             if not full:
                 items[:0] = mine
         return items
+
+
+def shortened(text: str) -> str:
+    """A text as another session is told of it."""
+    return text if len(text) <= REPLAY_ENTRY_CHARACTERS else text[:REPLAY_ENTRY_CHARACTERS] + LEFT_OUT
 
 
 def message_item(role: str, text: str, item_id: str = "") -> dict[str, Any]:

@@ -70,7 +70,10 @@ class Speech:
             self.finish_item()
             self._item = item
         self._last_response = delta.response_id
-        self._history.turn(item.item_id, Speaker.AGENT).received_bytes += len(delta.delta)
+        turn = self._history.turn(item.item_id, Speaker.AGENT)
+        if not turn.interrupted:
+            turn.heard_ms = None  # heard to its end so far, and now it goes on
+        turn.received_bytes += len(delta.delta)
         self._playout.push(item, self._to_wire.process(delta.delta))
         if not active:
             self.finish_item()
