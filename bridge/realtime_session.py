@@ -31,7 +31,7 @@ from bridge.session_engine import (
     inside,
     new_item_id,
 )
-from bridge.session_streams import EventStream
+from bridge.session_streams import EventStream, told_again
 from bridge.tools import Tool, ToolRegistry
 
 AnyTool = Tool | Callable[..., object]
@@ -184,6 +184,8 @@ class RealtimeSession(SessionEngine):
         """Any client event, as its type and fields or as a whole. Not checked. Returns its `event_id`."""
         whole = dict(event) if isinstance(event, Mapping) else {"type": event}
         whole |= fields
+        if not whole.get("type"):
+            raise ValueError("an event has a type")
         whole.setdefault("event_id", self._new_event_id())
         await self._send(whole)
         return str(whole["event_id"])
@@ -193,7 +195,8 @@ class RealtimeSession(SessionEngine):
     async def ask(self, text: str) -> CachedItem:
         """Send a text and wait for the whole answer, tool calls included. Returns its last message, whole or not.
 
-        Raises `ResponseFailed` when no answer came. Do not use it while others ask for responses.
+        Raises `ResponseFailed` when no answer came, or the response that was to end the turn failed. Do not use it while
+        others ask for responses.
         """
         changes = self.changes(ChangeKind.COMPLETED, ChangeKind.INTERRUPTED, ChangeKind.RESPONSE_DONE)
         await self.send_text(text)
@@ -204,12 +207,12 @@ class RealtimeSession(SessionEngine):
                 answer = change.item
             elif change.kind is ChangeKind.RESPONSE_DONE:
                 status = change.note
+                if status == "failed" and self._failure is not None:
+                    raise told_again(self._failure)
                 if status not in ("completed", "incomplete") or self._turns.idle:
                     break
         if answer is None:
-            raise ResponseFailed(
-                f"the model gave no answer (its response is {status or 'closed'})", code=status or None
-            )
+            raise ResponseFailed(f"the model gave no answer: its response is {status}", code=status)
         return answer
 
     async def next_item(self) -> CachedItem:
@@ -285,24 +288,28 @@ async def open_session(
     wire["tools"] = all_tools(registry, declared)
     update = msgspec.json.encode(client_event("session.update", session=wire))
     failure: BaseException | None = None
-    async with open_realtime(
-        config,
-        update,
-        connect_s=limits.model_connect_s,
-        close_s=limits.websocket_close_s,
-        connect_stream=connect_stream,
-    ) as connection:
-        async with trio.open_nursery() as nursery:
+    try:
+        async with (
+            open_realtime(
+                config,
+                update,
+                connect_s=limits.model_connect_s,
+                close_s=limits.websocket_close_s,
+                connect_stream=connect_stream,
+            ) as connection,
+            trio.open_nursery() as nursery,
+        ):
             cache = ItemCache(answer_audio_bytes=answer_audio_bytes, caller_audio_bytes=caller_audio_bytes)
             opened = RealtimeSession(connection, registry, declared, limits, cache, nursery)
             opened._start()
             try:
                 yield opened
             except (Exception, KeyboardInterrupt, SystemExit) as error:
-                # Raised behind the nursery, which would put it into a group. A cancellation has to pass through it.
+                # Raised at the very end: the nursery would put it into a group, and a cancelled closing swallow it.
                 failure = error
             finally:
                 opened._end(None)
                 nursery.cancel_scope.cancel()
+    finally:
         if failure is not None:
             raise failure

@@ -78,6 +78,7 @@ class _Request:
     """Events on their way out, or a question that the server answers. `done` once it is settled, by `error` or not."""
 
     events: list[Json]
+    payloads: list[bytes] = field(default_factory=list)
     done: trio.Event = field(default_factory=trio.Event)
     error: ModelError | None = None
     answer: Json = field(default_factory=dict)
@@ -122,6 +123,7 @@ class SessionEngine:
         self._finished: Backlog[CachedItem | ResponseFailed] = Backlog(ITEMS_SIZE)
         self._progress = trio.Event()
         self._ended = trio.Event()
+        self._failure: ResponseFailed | None = None
         self._loss: ModelError | None = None
         self._received({"type": "session.updated", "session": connection.session})
 
@@ -171,10 +173,16 @@ class SessionEngine:
 
     async def _ask(self, questions: deque[_Request], event: Json) -> Json:
         """Send a question and wait for its answer. Raises `RequestRefused`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
-        question = _Request([event])
+        request, question = self._queue([event]), _Request([event])
         questions.append(question)  # and there it stays if we are cancelled: the answer comes all the same
-        await self._send(event)
+        try:
+            await self._sent(request)
+        except ModelError:
+            if question in questions:
+                questions.remove(question)
+            raise
         await self._sent(question)
         return question.answer
 
@@ -185,7 +193,8 @@ class SessionEngine:
             raise told_again(request.error)
 
     def _queue(self, events: list[Json]) -> _Request:
-        request = _Request(events)
+        # Encoded here, so that what can not be is the mistake of whoever sends it.
+        request = _Request(events, [msgspec.json.encode(event) for event in events])
         self._outbox.append(request)
         self._outbox_filled.set()
         return request
@@ -211,25 +220,26 @@ class SessionEngine:
                 continue
             request = self._outbox[0]
             try:
-                for event in request.events:
+                for event, payload in zip(request.events, request.payloads, strict=True):
                     self._note_sent(event)
                     with trio.fail_after(self._limits.model_send_s):
-                        await self._connection.send(msgspec.json.encode(event))
+                        await self._connection.send(payload)
             except ModelError as error:
-                if error.code != "dialect":
+                if error.code != "dialect" or self.closed:
                     return self._end(error)
                 # This server's dialect can not say it, so it was not sent.
                 self._outbox.popleft().settle(error)
                 continue
             except trio.TooSlowError:
                 return self._end(ModelLost(f"the Realtime server took nothing for {self._limits.model_send_s:g} s"))
-            self._outbox.popleft().settle()
+            if not self.closed:  # else it was settled with all the others
+                self._outbox.popleft().settle()
         return None
 
     def _note_sent(self, event: Json) -> None:
-        match event["type"]:
+        match event["type"]:  # whatever a program sends by hand
             case "input_audio_buffer.append":
-                self._buffered_bytes += len(event["audio"]) * 3 // 4
+                self._buffered_bytes += len(str(event.get("audio", ""))) * 3 // 4
             case "input_audio_buffer.commit" | "input_audio_buffer.clear":
                 self._buffered_bytes = 0
         self.conversation.client_event(event)
@@ -245,8 +255,8 @@ class SessionEngine:
                 message = await self._connection.receive()
                 try:
                     event = msgspec.json.decode(message)
-                except msgspec.DecodeError as error:
-                    event = error
+                except (ValueError, RecursionError):  # msgspec's own errors are the former
+                    event = None
                 if isinstance(event, dict) and isinstance(event.get("type"), str):
                     self._received(event)
                 else:
@@ -302,7 +312,8 @@ class SessionEngine:
         # xAI puts a bare string there.
         error = _server_error(details.get("error") if isinstance(details, Mapping) else {"message": details})
         response_id = str(response.get("id", ""))
-        self._finished.put(ResponseFailed(f"the model's response failed: {error.text}", code=error.word))
+        self._failure = ResponseFailed(f"the model's response failed: {error.text}", code=error.word)
+        self._finished.put(self._failure)
         self._troubles.tell(Trouble("response", error, realtime_errors.triage(error), response_id=response_id))
 
     def _retrieved(self, event: Json) -> None:
@@ -400,7 +411,7 @@ def inside(value: Any, *keys: str) -> Json:
 
 def _server_error(body: object) -> realtime.ServerError:
     try:
-        return msgspec.convert(body, realtime.ServerError)
+        return msgspec.convert(body or {}, realtime.ServerError)
     except msgspec.ValidationError:
         return realtime.ServerError(message=str(body))
 
@@ -409,4 +420,5 @@ def _is_about(error: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
     """Whether an error without an event id is an answer to this event, by what it says (protocol sheet 4)."""
     if event["type"] == "session.update":
         return str(error.get("param") or "").startswith("session") or error.get("code") == "cannot_update_voice"
-    return str(error.get("code") or "").startswith("item_retrieve")
+    by_code = str(error.get("code") or "").startswith("item_retrieve")
+    return by_code or str(event["item_id"]) in str(error.get("message") or "")

@@ -49,7 +49,8 @@ class ToolTurns:
     def __init__(self) -> None:
         self.active: str = ""  # the response that is being generated
         self._requested: str | None = None  # the event id of a `response.create` that has not been answered
-        self._asked: Mapping[str, Any] | None = None  # its fields; None: it was not ours to repeat
+        self._last: str = ""  # the event id of the newest one
+        self._asked: Mapping[str, Any] | None = None  # its fields; None: there is nothing to repeat
         self._wanted: deque[Mapping[str, Any]] = deque()
         self._wanted_for_tools = False
         self._blocked = False  # refused for a response that we have not seen: wait for any sign of one
@@ -103,8 +104,11 @@ class ToolTurns:
             return
         if _mapping(event.get("response")).get("conversation") == "none":
             self._apart_asked += 1
-        elif not self.active and self._requested is None:
-            self._requested, self._asked = str(event.get("event_id", "")), None
+        elif event.get("event_id") != self._last:
+            # By hand: if it is refused, that is not ours to mend.
+            self._last, self._asked = str(event.get("event_id", "")), None
+            if not self.active and self._requested is None:
+                self._requested = self._last
 
     # What the session does next --------------------------------------------------------------------------------------
 
@@ -130,7 +134,8 @@ class ToolTurns:
             fields, self._wanted_for_tools = {}, False
         else:
             return None
-        self._requested, self._asked = event_id, fields
+        self._requested = self._last = event_id
+        self._asked = fields
         return fields
 
     # What the server says --------------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ class ToolTurns:
         for item in output if isinstance(output, list) and status in ("completed", "incomplete") else ():
             self._call(_mapping(item), response_id)
         if response_id == self.active or not self.active:
-            self.active, self._blocked = "", False
+            self.active, self._blocked, self._asked = "", False, None
         if response_id in self._turns:
             self._turns[response_id].ended = status or "completed"
             self._settle(response_id)
@@ -208,19 +213,21 @@ class ToolTurns:
             self._wanted_for_tools |= turn.ended in ("completed", "incomplete")
 
     def _error(self, error: Mapping[str, Any]) -> None:
-        if self._requested is None:
-            return
-        refused = error.get("code") == ACTIVE_ALREADY
-        # An error without an event id may be about our request: not to know is to be free to ask again.
-        if refused or error.get("event_id") in (None, self._requested):
+        event_id = error.get("event_id")
+        if error.get("code") == ACTIVE_ALREADY:
+            # The response that has begun meanwhile was not the one that we asked for. No `response.done` follows for the
+            # refused one; the active one's will.
+            if event_id in (None, self._last):
+                self._requested, asked, self._asked = None, self._asked, None
+                if asked is not None:
+                    self._blocked = not self.active
+                    if asked:
+                        self._wanted.appendleft(asked)
+                    else:
+                        self._wanted_for_tools = True
+        elif event_id in (None, self._requested):
+            # Without an event id it may be about our request: not to know is to be free to ask again.
             self._requested = None
-            if refused and self._asked is not None:
-                # No `response.done` follows for the refused one; the active one's will.
-                self._blocked = not self.active
-                if self._asked:
-                    self._wanted.appendleft(self._asked)
-                else:
-                    self._wanted_for_tools = True
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

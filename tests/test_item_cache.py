@@ -123,6 +123,13 @@ def test_an_item_known_from_its_first_delta_moves_to_its_place() -> None:
     assert "ignored" not in kinds(changes)
 
 
+def test_an_item_known_from_its_first_delta_may_be_deleted_and_come_again() -> None:
+    cache = ItemCache()
+    announced = {"type": "response.output_item.added", "response_id": "R", "item": {"id": "A", "type": "message"}}
+    fed(cache, announced, words("Hi"), {"type": "conversation.item.deleted", "item_id": "A"}, added("A"))
+    assert order(cache) == ["A"]
+
+
 def test_a_duplicate_is_reported_and_not_added_twice() -> None:
     cache = ItemCache()
     changes = fed(cache, added("a"), added("a"))

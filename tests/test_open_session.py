@@ -14,7 +14,7 @@ from library_client import BY_HAND, CONFIG, SECOND, TEXT, Open, opened
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from bridge.cached_item import ItemStatus
-from bridge.config import Limits
+from bridge.config import Limits, Realtime
 from bridge.errors import ConfigError, ModelLost, ModelRejected, RequestRefused, ResponseFailed
 from bridge.item_cache import ChangeKind
 from bridge.message_content import Content, image
@@ -153,8 +153,9 @@ async def test_ask_waits_for_the_whole_turn(autojump_clock: MockClock) -> None:
 
 async def test_ask_tells_of_a_response_without_an_answer(autojump_clock: MockClock) -> None:
     async with opened(Script.of(Fail("server_error")), TEXT) as it:
-        with pytest.raises(ResponseFailed, match="failed"):
+        with pytest.raises(ResponseFailed, match="The server had an error") as caught:
             await it.session.ask("Hello?")
+        assert caught.value.code == "server_error"
 
 
 # Audio -----------------------------------------------------------------------------------------------------------------
@@ -327,6 +328,14 @@ async def test_cancel_before_the_response_has_begun_still_cancels_it(autojump_cl
         await it.session.cancel_response()
         done = await it.server.wait_sent("response.done")
         assert done["response"]["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
+
+
+async def test_a_cancelled_request_that_was_refused_cancels_nothing_later(autojump_clock: MockClock) -> None:
+    async with opened(Script.of(Say("Hi")), TEXT, checked=False) as it:
+        await it.session.create_response(tool_choice="no such choice")
+        await it.session.cancel_response()
+        assert (await it.session.ask("x")).text == "Hi"
+        assert "response.cancel" not in it.sent
 
 
 async def test_cancel_with_nothing_to_cancel_sends_nothing(autojump_clock: MockClock) -> None:
@@ -528,17 +537,43 @@ async def test_items_are_retrieved_and_deleted(autojump_clock: MockClock) -> Non
 async def test_an_unknown_item_is_refused_and_the_session_lives(autojump_clock: MockClock, bare: bool) -> None:
     async with opened(Script.of(Say("Hi")), TEXT) as it:
         errors = it.session.errors()
-        # Without code and event id nobody can tell what was refused: then the caller's own scope ends the wait.
-        with it.server.faulty(bare_errors=bare), trio.move_on_after(5) as limit:
-            with pytest.raises(RequestRefused) if not bare else pytest.raises(trio.Cancelled):
-                await it.session.retrieve_item("item_x")
-            if bare:
-                await trio.lowlevel.checkpoint()
-        assert limit.cancelled_caught is bare
+        with it.server.faulty(bare_errors=bare), pytest.raises(RequestRefused, match="not found"):
+            await it.session.retrieve_item("item_x")
         assert "not found" in (await anext(errors)).error.text
         await it.session.delete_item("item_x")
         assert (await anext(errors)).event_id
         assert (await it.session.ask("Still there?")).text == "Hi"
+
+
+async def test_a_question_that_was_cancelled_does_not_take_the_answer_to_the_next(autojump_clock: MockClock) -> None:
+    async with opened() as it:
+        for patience_s in (0, 0.0001):
+            with trio.move_on_after(patience_s):
+                await it.session.update_session(instructions="never mind")
+        await it.session.update_session(instructions="Sing.")
+        assert it.session.settings["instructions"] == "Sing."
+
+
+async def test_what_can_not_be_sent_is_the_senders_mistake_only(autojump_clock: MockClock) -> None:
+    async with opened(Script.of(Say("Hi")), TEXT) as it:
+        with pytest.raises(TypeError):
+            await it.session.send("response.create", response=object())
+        with pytest.raises(ValueError, match="type"):
+            await it.session.send({"typ": "response.create"})
+        with pytest.raises(ValueError, match="surrogates"):
+            await it.session.send_text("\ud800")
+        assert (await it.session.ask("x")).text == "Hi"
+
+
+@pytest.mark.parametrize("value", [None, 7, "x", [], {}, [7], {"id": 7, "status": "failed", "status_details": 7}])
+async def test_no_event_whatever_it_holds_ends_the_session(autojump_clock: MockClock, value: object) -> None:
+    async with opened(Script.of(Say("Hi")), TEXT) as it:
+        for kind in ("session.updated", "response.created", "response.done", "error", "conversation.item.retrieved"):
+            for name in ("session", "response", "error", "item", "item_id"):
+                it.session._received({"type": kind, name: value})
+        await it.session.update_session(output_modalities=["text"])
+        it.session._received({"type": "response.done", "response": {"id": it.session._turns.active}})
+        assert (await it.session.ask("x")).text == "Hi"
 
 
 async def test_any_event_can_be_sent(autojump_clock: MockClock) -> None:
@@ -702,6 +737,21 @@ async def test_an_expired_session_is_lost_with_its_reason(autojump_clock: MockCl
         assert lost.code == "session_expired"
 
 
+async def test_what_a_servers_dialect_can_not_say_fails_alone(autojump_clock: MockClock) -> None:
+    settings = {"audio": {"output": {"voice": "alloy"}}}
+    async with trio.open_nursery() as nursery:
+        server = RealtimeServer(key="good", beta=True)
+        listener = await server.listen_in_memory(nursery)
+        config = Realtime(url=CONFIG.url, api_key="good", dialect="beta")
+        async with open_session(config, settings, connect_stream=listener.connect) as session:
+            mcp = {"type": "mcp", "server_label": "x", "server_url": "https://x.test/"}
+            with pytest.raises(ModelRejected, match="MCP"):
+                await session.update_session(tools=[mcp])
+            await session.update_session(instructions="Sing.")
+            assert session.settings["instructions"] == "Sing."
+        nursery.cancel_scope.cancel()
+
+
 async def test_no_key_no_session_and_no_group(autojump_clock: MockClock) -> None:
     server = RealtimeServer(key="another")
     with pytest.raises(ModelRejected, match="Incorrect API key"):
@@ -726,6 +776,24 @@ async def test_what_the_block_raises_leaves_as_it_is(autojump_clock: MockClock) 
         await block()
     assert caught.value is mine
     assert server.open_connections == 0
+
+
+async def test_what_the_block_raises_while_it_is_cancelled_is_not_swallowed(autojump_clock: MockClock) -> None:
+    async def inner(server: RealtimeServer, scope: trio.CancelScope) -> None:
+        async with trio.open_nursery() as nursery:
+            listener = await server.listen_in_memory(nursery)
+            try:
+                async with open_session(CONFIG, connect_stream=listener.connect) as session:
+                    try:
+                        scope.cancel()
+                        await session.next_item()
+                    finally:
+                        raise ValueError("while tidying up")
+            finally:
+                nursery.cancel_scope.cancel()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="tidying")), trio.CancelScope() as scope:
+        await inner(RealtimeServer(key="good"), scope)
 
 
 async def test_the_end_closes_in_order_and_stops_tools(autojump_clock: MockClock) -> None:
@@ -785,16 +853,44 @@ async def test_a_server_that_takes_nothing_is_lost(autojump_clock: MockClock) ->
         nursery.cancel_scope.cancel()
 
 
+async def test_a_session_that_ends_while_something_is_being_sent(autojump_clock: MockClock) -> None:
+    server = RealtimeServer(key="good")
+    async with trio.open_nursery() as nursery:
+        listener = await server.listen_in_memory(nursery)
+        stuck = _Stuck(listener.connect())
+        async with open_session(CONFIG, connect_stream=lambda: stuck) as session:
+            stuck.stuck = True
+            async with trio.open_nursery() as senders:
+                for _ in range(2):
+                    senders.start_soon(lost_in_sending, session)
+                await trio.sleep(0.5)
+                session._end(ModelLost("gone"))  # by an event that had been read before
+                stuck.release()
+                await trio.sleep(0.5)
+            assert session.closed
+        nursery.cancel_scope.cancel()
+
+
+async def lost_in_sending(session: RealtimeSession) -> None:
+    with pytest.raises(ModelLost, match="gone"):
+        await session.send_text("x")
+
+
 class _Stuck(trio.abc.Stream):
     """A connection whose other end stops reading."""
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self.inner = inner
         self.stuck = False
+        self._released = trio.Event()
+
+    def release(self) -> None:
+        self.stuck = False
+        self._released.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.stuck:
-            await trio.sleep_forever()
+            await self._released.wait()
         await self.inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:

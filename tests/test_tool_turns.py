@@ -79,6 +79,27 @@ def test_a_refused_request_is_made_again_when_the_active_one_is_done(event_id: s
     assert request(turns) == {"instructions": "b"}
 
 
+@pytest.mark.parametrize("fields", [{}, {"instructions": "a"}])
+@pytest.mark.parametrize("event_id", ["e", None])
+def test_a_response_of_the_servers_own_that_overtook_ours_is_told_from_it(
+    fields: dict[str, str], event_id: str | None
+) -> None:
+    turns = ToolTurns()
+    turns.want(fields)
+    request(turns)
+    for event in (created("theirs"), error(ACTIVE_ALREADY, event_id)):
+        turns.server_event(event)
+    assert request(turns) is None
+    turns.server_event(done("theirs"))
+    assert request(turns) == fields
+    turns.server_event(created("ours"))
+    turns.server_event(done("ours"))
+    # What is refused after our response was done is not ours.
+    for event in (error(ACTIVE_ALREADY, None), created("another"), done("another")):
+        turns.server_event(event)
+    assert request(turns) is None
+
+
 @pytest.mark.parametrize(
     ("code", "event_id", "free"),
     [("invalid_value", "e", True), ("invalid_value", None, True), ("invalid_value", "other", False)],
