@@ -52,11 +52,8 @@ class Endpoint:
 
 def endpoint_of(config: Realtime) -> Endpoint:
     """The endpoint that these settings mean. Raises `ConfigError` with a remedy where they can not work."""
-    parts = urlsplit(config.url)
-    parts = parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme))
+    parts = _split(config.url)
     host = (parts.hostname or "").lower()
-    if not host:
-        raise ConfigError("realtime.url: names no host; write it like wss://HOST/v1/realtime")
     if parts.username is not None and not parts.password:
         raise ConfigError("realtime.url: has a user name without a password before its @")
     if parts.path in ("", "/"):
@@ -95,6 +92,19 @@ def endpoint_of(config: Realtime) -> Endpoint:
             'set realtime.dialect = "ga"'
         )
     return Endpoint(_joined(parts, query), headers, subprotocols, dialect)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a websocket URL that names a host. Its `https://` form is taken too."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host:
+        # Python's own words would repeat the URL, and the key in it.
+        raise ConfigError("realtime.url: names no host, or a port that is none; write it like wss://HOST/v1/realtime")
+    return parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme))
 
 
 def check_agents(endpoint: Endpoint, agents: Mapping[str, Agent]) -> None:

@@ -9,6 +9,7 @@ errors; the websocket library does not show, and no secret does.
 from __future__ import annotations
 
 import contextlib
+import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,6 +28,10 @@ from bridge.dialect import Translator
 from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import ModelError, ModelRejected, ModelUnreachable
 from bridge.websocket_writer import WebsocketWriter
+
+# At DEBUG the library writes down every header, and so the key; no level of the program's own may make it do so.
+_library_log = logging.getLogger("bridge.realtime_client.websocket")
+_library_log.setLevel(logging.INFO)
 
 ConnectStream = Callable[[], trio.abc.Stream]
 
@@ -233,6 +238,7 @@ async def _try(
                     stream=stream,
                     additional_headers=endpoint.headers,
                     subprotocols=[Subprotocol(name) for name in endpoint.subprotocols] or None,
+                    logger=_library_log,
                     compression=None,  # audio does not shrink; the official SDK does the same
                     max_size=None,  # one message may hold minutes of base64 audio
                     open_timeout=max(0.0, deadline - trio.current_time()),

@@ -92,6 +92,8 @@ def test_the_key_as_a_subprotocol(dialect: str, more: tuple[str, ...]) -> None:
     [
         ({"url": "wss://box"}, "most servers have it at wss://box/v1/realtime"),
         ({"url": "wss:///v1/realtime"}, "names no host"),
+        ({"url": f"wss://box:{KEY}/v1/realtime"}, "a port that is none"),
+        ({"url": f"wss://[{KEY}/v1/realtime"}, "names no host"),
         ({"url": f"{AZURE}/openai/realtime"}, "needs an api-version"),
         ({"dialect": "beta"}, 'set realtime.dialect = "ga"'),
         ({"headers": {"openai-beta": "realtime=v1"}}, "take OpenAI-Beta out of realtime.headers"),

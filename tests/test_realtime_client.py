@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -336,6 +338,21 @@ async def test_nothing_reachable(autojump_clock: MockClock) -> None:
         async with open_realtime(CONFIG, SESSION, connect_s=4, close_s=1, connect_stream=refuse):
             pass
     assert trio.current_time() <= 4
+
+
+@pytest.mark.parametrize("auth", ["bearer", "api-key", "query", "subprotocol"])
+async def test_a_key_never_shows_in_a_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, auth: str
+) -> None:
+    """websockets writes down all headers at DEBUG; the simulator's own side does here, and is left out."""
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="websockets")  # `set_up_logging` of another test may have silenced it
+    config = Realtime(url="ws://model.test/v1/realtime", api_key="sk-very-secret", auth=auth)  # type: ignore[arg-type]
+    with contextlib.suppress(ModelRejected, ExceptionGroup):
+        await open_and(RealtimeServer(query_key="api_key"), config=config)
+    ours = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
+    assert "secret" not in str(ours)
+    assert any("secret" in record.getMessage() for record in caplog.records), "the other side has seen it"
 
 
 async def test_a_key_never_shows_in_an_error(autojump_clock: MockClock) -> None:
