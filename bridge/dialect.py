@@ -78,6 +78,14 @@ _SETTINGS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 # Settings that beta has never heard of; left out, since a server that refuses them refuses the whole update.
 _NOT_IN_BETA = ("type", "parallel_tool_calls", "reasoning", "truncation", "include", "prompt")
+_KNOWN_IN_BETA = {
+    "turn_detection": frozenset(
+        {"type", "threshold", "prefix_padding_ms", "silence_duration_ms", "eagerness"}
+        | {"create_response", "interrupt_response"}
+    ),
+    "input_audio_transcription": frozenset({"model", "language", "prompt"}),
+    "input_audio_noise_reduction": frozenset({"type"}),
+}
 _XAI_SETTINGS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("audio", "input", "turn_detection"), "turn_detection"),
     (("audio", "output", "voice"), "voice"),
@@ -276,8 +284,9 @@ def _session_to_beta(ga: Json) -> Json:
     if "modalities" in beta:
         # Beta always wants text beside audio.
         beta["modalities"] = ["audio", "text"] if "audio" in beta["modalities"] else ["text"]
-    if isinstance(beta.get("turn_detection"), dict):
-        beta["turn_detection"] = {k: v for k, v in beta["turn_detection"].items() if k != "idle_timeout_ms"}
+    for name, known in _KNOWN_IN_BETA.items():
+        if isinstance(beta.get(name), dict):
+            beta[name] = {key: value for key, value in beta[name].items() if key in known}
     if "input" in beta:
         beta["input"] = [_item_to_beta(item) for item in beta["input"]]
     return beta

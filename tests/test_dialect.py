@@ -75,8 +75,8 @@ def test_every_setting_finds_its_beta_name_or_is_left_out() -> None:
         "audio": {
             "input": {
                 "format": {"type": "audio/pcmu"},
-                "transcription": None,
-                "noise_reduction": None,
+                "transcription": {"model": "whisper-1", "prompt": "names", "keywords": ["Ada"], "delay": "low"},
+                "noise_reduction": {"type": "far_field", "strength": 1},
                 "turn_detection": {"type": "server_vad", "idle_timeout_ms": 6000},
             },
             "output": {"format": {"type": "audio/pcma"}},
@@ -97,8 +97,8 @@ def test_every_setting_finds_its_beta_name_or_is_left_out() -> None:
             "modalities": ["text"],
             "input_audio_format": "g711_ulaw",
             "output_audio_format": "g711_alaw",
-            "input_audio_transcription": None,
-            "input_audio_noise_reduction": None,
+            "input_audio_transcription": {"model": "whisper-1", "prompt": "names"},
+            "input_audio_noise_reduction": {"type": "far_field"},
             "turn_detection": {"type": "server_vad"},
             "max_response_output_tokens": 300,
             "temperature": 0.7,
@@ -107,9 +107,14 @@ def test_every_setting_finds_its_beta_name_or_is_left_out() -> None:
     }
 
 
-def test_vad_that_is_off_stays_off() -> None:
-    session = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
-    assert to_beta({"type": "session.update", "session": session})["session"] == {"turn_detection": None}
+def test_what_is_off_stays_off() -> None:
+    off = {"turn_detection": None, "transcription": None, "noise_reduction": None}
+    session = {"type": "realtime", "audio": {"input": off}}
+    assert to_beta({"type": "session.update", "session": session})["session"] == {
+        "turn_detection": None,
+        "input_audio_transcription": None,
+        "input_audio_noise_reduction": None,
+    }
 
 
 def test_an_answer_replayed_as_history_is_text() -> None:

@@ -357,6 +357,62 @@ async def test_what_these_servers_refuse_is_not_tried_again(
     assert trio.current_time() < 1
 
 
+def told(event: Json) -> Json:
+    """What beta can say of a GA event: without numbers of events, and without what only GA has a word for."""
+    event = {name: value for name, value in event.items() if name != "event_id"}
+    if isinstance(event.get("item"), dict):
+        event["item"] = {name: value for name, value in event["item"].items() if name != "object"}
+    if isinstance(response := event.get("response"), dict):
+        output = [{name: value for name, value in item.items() if name != "object"} for item in response["output"]]
+        event["response"] = {**response, "output": output, "usage": bool(response.get("usage")), "temperature": 0.8}
+    return event
+
+
+async def test_all_that_a_session_says_comes_through_both_translations_as_it_was(autojump_clock: MockClock) -> None:
+    """GA in the simulator's session, beta on the wire, GA again in the bridge."""
+    server = serving(
+        [Say("Let me look.", ms=300), Call("look_up", {"a": 1}), Call("look_up", {"a": 2})],
+        Say("In writing", written=True),
+        Say("A long story", ms=5000),
+    )
+    heard: list[Json] = []
+
+    async def read(connection: RealtimeConnection) -> None:
+        while True:
+            heard.append(json.loads(await connection.receive()))
+
+    async with trio.open_nursery() as nursery:
+        listener = await server.listen_in_memory(nursery)
+        config = Realtime(url="ws://box/v1/realtime", api_key="sk-good", dialect="beta")
+        session = realtime.session_update(Agent(voice="alloy"), [])
+        async with (
+            open_realtime(config, session, connect_s=8, close_s=2, connect_stream=listener.connect) as connection,
+            trio.open_nursery() as readers,
+        ):
+            opening = len(server.sent)
+            readers.start_soon(read, connection)
+            await connection.send(realtime.create_response())
+            await server.wait_sent("response.done")
+            for call in server.session.items[1:3]:
+                item = {"type": "function_call_output", "call_id": call.wire["call_id"], "output": "{}"}
+                await connection.send(json.dumps({"type": "conversation.item.create", "item": item}).encode())
+            await connection.send(realtime.create_response())
+            await server.wait_sent("response.done", 2)
+            await connection.send(realtime.create_response())
+            await server.wait_sent("response.output_audio.delta", 5)
+            server.session.speech_started()
+            await connection.send(realtime.truncate_item(server.session.items[-1].id, 0, 100))
+            await trio.sleep(1)
+            server.session.speech_stopped()
+            await trio.sleep(1)
+            readers.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    sent = [passed.event for passed in server.sent[opening:]]
+    assert [event["type"] for event in heard] == [event["type"] for event in sent]
+    assert len(heard) > 60
+    assert [told(event) for event in heard] == [told(event) for event in sent]
+
+
 @pytest.mark.parametrize("minimum_only", [False, True])
 @pytest.mark.parametrize("beta", [False, True])
 async def test_a_whole_call_in_either_dialect(autojump_clock: MockClock, beta: bool, minimum_only: bool) -> None:
