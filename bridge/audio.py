@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,8 @@ _GUARD_HZ = 100
 _COEFFICIENT_SCALE = float(1 << 24)
 # 80 ms in one product: below the size at which OpenBLAS starts threads, for which short products only wait.
 _BLOCKS_AT_ONCE = 20
+# So many frames of 20 ms and their results fit the second cache of a core: 75 in one go take half as long again each.
+_STREAMS_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,58 +163,91 @@ class Resampler:
     def reset(self) -> None:
         self._odd = b""
         self._received = 0  # samples taken in
-        self._returned = 0  # samples given out
-        # Input from `_origin` on, a multiple of `_down`, and half a filter before it (silence at the start).
-        self._origin = 0
+        # Input from `_origin` on, and half a filter before it (silence at the start).
         self._pending: NDArray[np.float64] = np.zeros(self._ahead)
 
     def process(self, pcm: bytes) -> bytes:
         if self._odd or len(pcm) % SAMPLE_BYTES:
             pcm, self._odd = _whole_samples(self._odd + pcm)
-        if not pcm:
-            return b""
-        samples = np.frombuffer(pcm, dtype="<i2")
-        self._received += len(samples)
-        return self._convert(samples, -(-(self._received - self._ahead) * self._up // self._down))
+        return _advance([self], [pcm])[0] if pcm else b""
 
     def flush(self) -> bytes:
         total = (2 * self._received * self._up + self._down) // (2 * self._down)
-        tail = self._convert(np.zeros(self._ahead, dtype="<i2"), total)
+        tail = _advance([self], [bytes(SAMPLE_BYTES * self._ahead)], total)[0]
         self.reset()
         return tail
 
-    def _convert(self, samples: NDArray[np.int16], available: int) -> bytes:
-        """Add input; return output from where the last one ended up to sample number `available`."""
-        pending = self._pending
-        wanted = available - self._returned
-        if wanted <= 0:
-            self._pending = np.concatenate((pending, samples))
-            return b""
-        skipped = self._returned - self._origin // self._down * self._up
-        blocks = -(-(skipped + wanted) // self._block_out)
-        held, new = len(pending), len(samples)
-        window = np.zeros(max((blocks + 1) * self._block_in, held + new))
-        window[:held] = pending
-        window[held : held + new] = samples
-        rows = window[: (blocks + 1) * self._block_in].reshape(blocks + 1, self._block_in)
-        if blocks <= _BLOCKS_AT_ONCE:
-            result = rows[:-1] @ self._first_half
-            result += rows[1:] @ self._second_half
+    def point(self, pcm: bytes) -> Hashable:
+        """Streams that are to take a piece at the same point do the same steps. None: this piece is a special case."""
+        if self._odd or self._received < self._ahead or len(pcm) % SAMPLE_BYTES or not pcm:
+            return None
+        return self._up, self._down, self._block_in, self._received % self._down, len(pcm)
+
+    def _returned(self) -> int:
+        """Samples given out so far: all for which the look-ahead has come."""
+        return max(0, -(-(self._received - self._ahead) * self._up // self._down))
+
+
+def process_together(work: Sequence[tuple[PcmConverter, bytes]]) -> list[bytes]:
+    """`[converter.process(pcm) for converter, pcm in work]`, bit for bit, for converters that are all different.
+
+    The calls of a process are read together and their frames are alike, so one set of matrix operations does for all:
+    7 us a frame of 20 ms when there are 20 of them, where one by one in turn, with cold caches, each takes 19 us.
+    """
+    results = [b""] * len(work)
+    alike: dict[Hashable, list[int]] = {}
+    for index, (converter, pcm) in enumerate(work):
+        point = converter.point(pcm) if isinstance(converter, Resampler) else None
+        if point is None:
+            results[index] = converter.process(pcm)
         else:
-            result = np.empty((blocks, self._block_out))
-            for start in range(0, blocks, _BLOCKS_AT_ONCE):
-                end = min(start + _BLOCKS_AT_ONCE, blocks)
-                result[start:end] = rows[start:end] @ self._first_half
-                result[start:end] += rows[start + 1 : end + 1] @ self._second_half
-        np.rint(result, out=result)
-        np.minimum(result, 32767.0, out=result)
-        np.maximum(result, -32768.0, out=result)
-        output = result.reshape(-1)[skipped : skipped + wanted].astype("<i2").tobytes()
-        self._returned = available
-        origin = available // self._up * self._down
-        self._pending = window[origin - self._origin : held + new]
-        self._origin = origin
-        return output
+            alike.setdefault(point, []).append(index)
+    for indices in alike.values():
+        for start in range(0, len(indices), _STREAMS_AT_ONCE):
+            some = indices[start : start + _STREAMS_AT_ONCE]
+            streams = [cast(Resampler, work[index][0]) for index in some]
+            for index, pcm in zip(some, _advance(streams, [work[index][1] for index in some]), strict=True):
+                results[index] = pcm
+    return results
+
+
+def _advance(streams: Sequence[Resampler], pcm: Sequence[bytes], available: int | None = None) -> list[bytes]:
+    """Give each stream its piece; return the output from where its last one ended up to sample number `available`.
+
+    All streams are at the same point, and the pieces are as long as each other.
+    """
+    one = streams[0]
+    new, held = len(pcm[0]) // SAMPLE_BYTES, len(one._pending)
+    returned = one._returned()
+    origin = returned // one._up * one._down
+    for stream in streams:
+        stream._received += new
+    if available is None:
+        available = one._returned()
+    samples = np.frombuffer(b"".join(pcm), dtype="<i2").reshape(len(streams), new)
+    wanted = available - returned
+    skipped = returned - origin // one._down * one._up
+    blocks = -(-(skipped + wanted) // one._block_out)
+    window = np.zeros((len(streams), max((blocks + 1) * one._block_in, held + new)))
+    window[:, :held] = [stream._pending for stream in streams]
+    window[:, held : held + new] = samples
+    kept = window[:, available // one._up * one._down - origin : held + new].copy()
+    for stream, pending in zip(streams, kept, strict=True):
+        stream._pending = pending
+    if wanted <= 0:
+        return [b""] * len(streams)
+    rows = window[:, : (blocks + 1) * one._block_in].reshape(len(streams), blocks + 1, one._block_in)
+    result = np.empty((len(streams), blocks, one._block_out))
+    for start in range(0, blocks, _BLOCKS_AT_ONCE):
+        end = min(start + _BLOCKS_AT_ONCE, blocks)
+        np.matmul(rows[:, start:end], one._first_half, out=result[:, start:end])
+        result[:, start:end] += rows[:, start + 1 : end + 1] @ one._second_half
+    np.rint(result, out=result)
+    np.minimum(result, 32767.0, out=result)
+    np.maximum(result, -32768.0, out=result)
+    output = result.reshape(len(streams), -1)[:, skipped : skipped + wanted].astype("<i2").tobytes()
+    size = wanted * SAMPLE_BYTES
+    return [output[at : at + size] for at in range(0, len(output), size)]
 
 
 def _whole_samples(data: bytes) -> tuple[bytes, bytes]:

@@ -101,6 +101,10 @@ class AudioSocketLeg:
     def format(self) -> PcmFormat:
         return self._format
 
+    @property
+    def descriptor(self) -> int | None:
+        return self._io.descriptor
+
     def expect_format(self, format: PcmFormat) -> None:
         """Fix the format, where we chose it ourselves (ARI). Only before the call starts. Raises `ValueError`."""
         if format.rate_hz not in SUPPORTED_RATES_HZ:

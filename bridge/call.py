@@ -192,7 +192,7 @@ class _Call:
 
     async def _media(self) -> None:
         try:
-            await self._services.clock.carry(self._leg, self._heard, self._frame_due)
+            await self._services.clock.carry(self._leg, self._heard, self._frame_due, self._to_model)
         except MediaLost as error:
             self._media_left(str(error))
 
@@ -222,7 +222,7 @@ class _Call:
                 self._audible = False
                 self._apply(self._conversation.playout_idle(now))
             if self._model_listens and now - self._last_audio_at >= UPLINK_GAP_S:
-                self._offer_audio(self._format.silence)
+                self._offer_audio(self._to_model.process(self._format.silence))
             return self._format.silence
         self._spoke_at = now
         if not self._audible:
@@ -239,10 +239,10 @@ class _Call:
             self._ending.declare(EndReason.CALLER_HUNG_UP, detail)
 
     def _offer_audio(self, pcm: bytes) -> None:
-        """Queue the caller's audio for the model, or drop and count it when nobody can take it now."""
+        """Send the caller's audio, at the model's rate, or drop and count it when nobody can take it now."""
         if not (self._model_listens and self._conversation.wants_audio):
             return
-        self._appending += self._to_model.process(pcm)
+        self._appending += pcm
         if len(self._appending) < self._append_at:
             return
         chunk = bytes(self._appending)

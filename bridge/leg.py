@@ -47,6 +47,12 @@ class CallerLeg(Protocol):
     @property
     def format(self) -> PcmFormat: ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """The number of a file that the kernel calls readable when `receive_nowait` has something new; None: there is
+        none, ask now and then. It stays the same until `close`."""
+        ...
+
     def receive_nowait(self) -> list[LegEvent]:
         """Everything that the caller has done since the last call, in order; often nothing. `CallerLeft` comes once.
 

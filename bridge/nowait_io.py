@@ -15,7 +15,12 @@ _READ_BYTES = 65536
 
 
 class NowaitIo(Protocol):
-    """Both raise `OSError` when the connection is broken, each time from then on."""
+    """Reading and writing raise `OSError` when the connection is broken, each time from then on."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """What `epoll` watches; None: nothing can."""
+        ...
 
     def read_nowait(self) -> bytes | None:
         """What has come; empty: the far end has finished; None: nothing new."""
@@ -32,20 +37,25 @@ class _SocketIo:
     The descriptor is asked for each time (-1 once closed): a number kept would soon be that of another call.
     """
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_number",)
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._descriptor = socket.fileno
+        self._number = socket.fileno
+
+    @property
+    def descriptor(self) -> int | None:
+        number = self._number()
+        return number if number >= 0 else None
 
     def read_nowait(self) -> bytes | None:
         try:
-            return os.read(self._descriptor(), _READ_BYTES)
+            return os.read(self._number(), _READ_BYTES)
         except BlockingIOError:
             return None
 
     def write_nowait(self, data: bytes) -> int:
         try:
-            return os.write(self._descriptor(), data)
+            return os.write(self._number(), data)
         except BlockingIOError:
             return 0
 

@@ -80,6 +80,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     `tests/test_memory.py` holds it against real sockets. `writes` counts the pieces in which this end wrote.
     """
 
+    descriptor: int | None = None  # nothing that the kernel could watch
+
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._in, self._out = incoming, outgoing
         self._closed = False

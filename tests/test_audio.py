@@ -19,6 +19,7 @@ from bridge.audio import (
     alaw_to_pcm,
     pcm_to_alaw,
     pcm_to_ulaw,
+    process_together,
     resampler,
     rms_dbfs,
     ulaw_to_pcm,
@@ -191,6 +192,44 @@ def test_cutting_changes_no_bit(pair: tuple[int, int], length: int, sizes: list[
     whole = in_pieces(pcm, [], from_hz, to_hz)
     assert in_pieces(pcm, sizes, from_hz, to_hz) == whole
     assert len(whole) // 2 == math.floor(length // 2 * to_hz / from_hz + 0.5)
+
+
+@settings(deadline=None)
+@given(
+    streams=st.lists(
+        st.tuples(st.sampled_from([*PAIRS, (24000, 24000)]), st.integers(0, 700)), min_size=1, max_size=50
+    ),
+    turns=st.lists(st.integers(0, 1000), min_size=1, max_size=6),
+    seed=st.integers(0, 99),
+)
+def test_together_is_the_same_as_one_by_one(
+    streams: list[tuple[tuple[int, int], int]], turns: list[int], seed: int
+) -> None:
+    """Streams at different points, pieces of different length, odd ones too; then frames, all at once."""
+    random = np.random.default_rng(seed)
+    together = [resampler(*pair) for pair, _ in streams]
+    alone = [resampler(*pair) for pair, _ in streams]
+    for turn in [None, *turns, None, None]:
+        sizes = [
+            start if number == 0 and turn is None else PcmFormat(pair[0]).frame_bytes if turn is None else turn
+            for number, (pair, start) in enumerate(streams)
+        ]
+        pieces = [random.integers(0, 256, size, dtype=np.uint8).tobytes() for size in sizes]
+        work = list(zip(together, pieces, strict=True))
+        assert process_together(work) == [one.process(pcm) for one, pcm in zip(alone, pieces, strict=True)]
+    assert [one.flush() for one in together] == [one.flush() for one in alone]
+    assert process_together([]) == []
+
+
+@pytest.mark.parametrize("calls", [2, 20, 21, 75])
+def test_many_alike_are_the_same_as_one_by_one(calls: int) -> None:
+    together = [Resampler(16000, 24000) for _ in range(calls)]
+    alone = [Resampler(16000, 24000) for _ in range(calls)]
+    random = np.random.default_rng(5)
+    for _ in range(4):
+        pieces = [random.integers(-32768, 32768, 320).astype("<i2").tobytes() for _ in range(calls)]
+        got = process_together(list(zip(together, pieces, strict=True)))
+        assert got == [one.process(pcm) for one, pcm in zip(alone, pieces, strict=True)]
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), PAIRS)

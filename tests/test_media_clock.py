@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from random import Random
 from uuid import UUID, uuid4
 
 import pytest
 import trio
 import trio.testing
 
-from bridge.audio import PcmFormat
+from bridge.audio import PcmConverter, PcmFormat, resampler
 from bridge.audiosocket import Frame, FrameDecoder, Kind, encode
 from bridge.audiosocket_leg import identify
 from bridge.ending import Farewell
@@ -31,6 +33,7 @@ class Leg:
 
     call_id = UUID("40325ec2-5efd-4bd3-805f-53576e581d13")
     format = SLIN
+    descriptor: int | None = None
 
     def __init__(self) -> None:
         self.events: list[LegEvent] = []
@@ -200,6 +203,130 @@ async def test_the_end_of_the_caller_ends_carry(autojump_clock: Clock) -> None:
         assert len(call.sent_at) == sent
         assert len(other.sent_at) == 30
         assert not other.heard
+
+
+class WatchedLeg(Leg):
+    """A leg with a socket that is readable while `events` hold something, as a caller's is. Frames go nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._far, self._near = socket.socketpair()
+        self.descriptor = self._near.fileno()
+
+    def happens(self, *events: LegEvent) -> None:
+        self.events += events
+        self._far.send(b"x")
+
+    def receive_nowait(self) -> list[LegEvent]:
+        with suppress(OSError):
+            self._near.recv(100, socket.MSG_DONTWAIT)
+        return super().receive_nowait()
+
+    def free(self) -> None:
+        self._far.close()
+        self._near.close()
+
+
+@asynccontextmanager
+async def watched(count: int = 1) -> AsyncIterator[tuple[list[Call], list[WatchedLeg], trio.Nursery]]:
+    """`count` calls whose legs have sockets, on a clock that runs."""
+    clock, calls, legs = MediaClock(), [Call() for _ in range(count)], [WatchedLeg() for _ in range(count)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        for call, leg in zip(calls, legs, strict=True):
+            call.leg = leg
+            nursery.start_soon(call.carry, clock)
+        await trio.testing.wait_all_tasks_blocked()
+        yield calls, legs, nursery
+        nursery.cancel_scope.cancel()
+    for leg in legs:
+        leg.free()
+
+
+async def test_a_caller_with_a_socket_is_heard_within_5_ms_and_read_once_a_frame(autojump_clock: Clock) -> None:
+    async with watched(9) as (calls, legs, _):
+        await trio.sleep(0.0503)
+        before = [len(leg.reads) for leg in legs]
+        for step in range(200):
+            said_at = trio.current_time()
+            event = CallerAudio(bytes([step, 0]))
+            for leg in legs:
+                leg.happens(event)
+            await trio.sleep(FRAME_S)
+            for call in calls:
+                assert call.heard[-1][1] == event
+                assert said_at <= call.heard[-1][0] <= said_at + SLOT_S + 1e-9
+        assert [len(leg.reads) - reads for leg, reads in zip(legs, before, strict=True)] == [200] * 9
+        assert all(len(call.heard) == 200 for call in calls)
+
+
+async def test_a_caller_is_read_each_20_ms_even_if_the_kernel_says_nothing(autojump_clock: Clock) -> None:
+    """What was read while the format was learnt, and an error behind the last events, make no socket readable."""
+    async with watched(4) as (calls, legs, _):
+        await trio.sleep(0.0503)
+        legs[0].events.append(CallerDigit("1"))
+        legs[1].error = MediaProtocolError("out of frame")
+        await trio.sleep(FRAME_S)
+        assert [event for _, event in calls[0].heard] == [CallerDigit("1")]
+        assert calls[1].error is legs[1].error
+        assert off_grid(legs[2].reads) < 1e-6
+
+
+async def test_a_number_that_another_call_has_now_stays_watched(autojump_clock: Clock) -> None:
+    """A socket is closed under a call that ends later; its number goes to a new one in between."""
+    clock, old, new = MediaClock(), Call(), Call()
+    first = old.leg = WatchedLeg()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        nursery.start_soon(old.carry, clock)
+        await trio.sleep(0.05)
+        first.free()
+        second = new.leg = WatchedLeg()
+        assert {second.descriptor, second._far.fileno()} >= {first.descriptor}
+        if second.descriptor != first.descriptor:  # the other end got it
+            second._far, second._near = second._near, second._far
+            second.descriptor = second._near.fileno()
+        nursery.start_soon(new.carry, clock)
+        await trio.sleep(0.05)
+        old.scope.cancel()
+        await trio.sleep(0.0503)
+        second.happens(CallerDigit("1"))
+        said_at = trio.current_time()
+        await trio.sleep(FRAME_S)
+        assert new.heard[0][0] <= said_at + SLOT_S
+        nursery.cancel_scope.cancel()
+    second.free()
+
+
+async def test_what_is_said_is_converted_for_all_calls_of_a_turn_and_told_in_order(autojump_clock: Clock) -> None:
+    clock, calls = MediaClock(), [Call() for _ in range(6)]
+    rates_hz = (16000, 8000, 24000, 16000, 8000, 16000)
+    converters = [resampler(rate_hz, 24000) for rate_hz in rates_hz]
+    expected = [resampler(rate_hz, 24000) for rate_hz in rates_hz]
+    wanted: list[list[LegEvent]] = [[] for _ in calls]
+    chance = Random(3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+
+        async def carry(call: Call, converter: PcmConverter) -> None:
+            await clock.carry(call.leg, call.hear, call.next_frame, converter)
+
+        for call, converter in zip(calls, converters, strict=True):
+            nursery.start_soon(carry, call, converter)
+        for tick in range(60):
+            for index, call in enumerate(calls):
+                said: list[LegEvent] = [CallerAudio(chance.randbytes(rates_hz[index] // 50 * 2))]
+                if (tick + index) % 7 == 0:
+                    said += [CallerDigit("1"), CallerAudio(chance.randbytes(50))]
+                call.leg.events += said
+                wanted[index] += [
+                    CallerAudio(expected[index].process(event.pcm)) if isinstance(event, CallerAudio) else event
+                    for event in said
+                ]
+            await trio.sleep(FRAME_S)
+        nursery.cancel_scope.cancel()
+    for call, events in zip(calls, wanted, strict=True):
+        assert [event for _, event in call.heard] == events
 
 
 # --- stalls --------------------------------------------------------------------------------------------------------
