@@ -82,8 +82,9 @@ class CachedItem:
     """One item. Only the cache writes it; it goes on changing while it is in progress, so copy what must not.
 
     `role` is empty for function calls and their outputs. `response_id` names the response that made it. `received_bytes`
-    counts the audio received, whether it is kept or not. `truncated_ms`: where a truncation cut it. `apart`: it belongs to
-    a response outside the conversation. `fields` is the item as the server last showed it, without its content.
+    counts the audio received, kept or not, and `bytes_per_ms` is its format (8: G.711). `truncated_ms`: where a truncation
+    cut it. `apart`: it belongs to a response outside the conversation. `fields` is the item as the server last showed it,
+    without its content.
     """
 
     id: str
@@ -97,6 +98,7 @@ class CachedItem:
     response_id: str = ""
     apart: bool = False
     received_bytes: int = 0
+    bytes_per_ms: int = 48
     truncated_ms: int | None = None
     parts: list[Part] = field(default_factory=list)
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -121,6 +123,16 @@ class CachedItem:
     def audio(self) -> bytes:
         """A copy of the audio kept, in the session's format. Empty where the store does not keep it (any more)."""
         return self._store.get(self.id)
+
+    @property
+    def received_ms(self) -> int:
+        """How much audio has come: the most that an answer can be truncated to."""
+        return self.received_bytes // self.bytes_per_ms
+
+    @property
+    def samples_per_ms(self) -> int:
+        """24, or 8 with G.711."""
+        return 24 if self.bytes_per_ms == 48 else 8
 
     @property
     def audio_index(self) -> int | None:
@@ -177,15 +189,15 @@ class CachedItem:
         self.received_bytes += len(data)
         self._store.extend(self.id, data)
 
-    def truncate(self, end_ms: int, bytes_per_ms: int) -> None:
+    def truncate(self, end_ms: int) -> None:
         """Cut audio and words at `end_ms`, for good. Which words were heard is an estimate: their share of the audio."""
-        received_ms = self.received_bytes // bytes_per_ms
+        received_ms = self.received_ms
         for part in self.parts:
             if part.kind == "audio" and part.text is not None:
                 part.text = _share(part.text, end_ms, received_ms)
         self.truncated_ms = min(end_ms, received_ms)
-        self.received_bytes = min(self.received_bytes, end_ms * bytes_per_ms)
-        self._store.cut(self.id, end_ms * bytes_per_ms)
+        self.received_bytes = min(self.received_bytes, end_ms * self.bytes_per_ms)
+        self._store.cut(self.id, end_ms * self.bytes_per_ms)
 
     def _part(self, index: int, kind: str) -> Part:
         # A server may name a part before, with, or only after its first delta.

@@ -102,7 +102,8 @@ class ItemCache:
         self._responding: str = ""
         self._cut: OrderedDict[str, None] = OrderedDict()  # responses of which no more audio is taken
         self._interrupts = True
-        self.output_bytes_per_ms = 48
+        self._session_bytes_per_ms = 48
+        self._response_bytes_per_ms: OrderedDict[str, int] = OrderedDict()
         self._on: Mapping[str, Callable[[Event], None]] = {
             "session.created": self._session,
             "session.updated": self._session,
@@ -158,15 +159,6 @@ class ItemCache:
     def input_bytes_per_ms(self) -> int:
         """Of the audio that is appended."""
         return self._caller.bytes_per_ms
-
-    @property
-    def output_samples_per_ms(self) -> int:
-        """Of the answers: 24, or 8 with G.711."""
-        return 24 if self.output_bytes_per_ms == 48 else 8
-
-    def received_ms(self, item: CachedItem) -> int:
-        """How much audio of an answer has come: the most that it can be truncated to."""
-        return item.received_bytes // self.output_bytes_per_ms
 
     # Events ----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +267,7 @@ class ItemCache:
         if not isinstance(end_ms, int) or end_ms < 0:
             self._tell(ChangeKind.IGNORED, item.id, item, note=f"truncated at {end_ms!r}")
             return
-        item.truncate(end_ms, self.output_bytes_per_ms)
+        item.truncate(end_ms)
         self._tell(ChangeKind.TRUNCATED, item.id, item)
 
     def _deleted(self, event: Event) -> None:
@@ -301,6 +293,13 @@ class ItemCache:
             self._apart.add(response_id)
         else:
             self._responding = response_id
+        # A response may have another format than the session, which may change while it goes on.
+        output = _mapping(_mapping(response.get("audio")).get("output"))
+        _hold(
+            self._response_bytes_per_ms,
+            response_id,
+            bytes_per_ms(output["format"]) if "format" in output else self._session_bytes_per_ms,
+        )
         self._tell(ChangeKind.RESPONSE_STARTED, response_id=response_id)
 
     def _response_done(self, event: Event) -> None:
@@ -336,6 +335,9 @@ class ItemCache:
         if _word(event, "response_id") in self._cut:
             self._tell(ChangeKind.IGNORED, item.id, item, note="audio after the interruption")
         elif data := _decoded(event.get("delta")):
+            if not item.received_bytes:
+                of_response = self._response_bytes_per_ms.get(_word(event, "response_id"))
+                item.bytes_per_ms = of_response or self._session_bytes_per_ms
             item.add_audio(_index(event), data)
             self._tell(ChangeKind.UPDATED, item.id, item, Delta(audio=data))
 
@@ -415,7 +417,7 @@ class ItemCache:
         audio = _mapping(_mapping(event.get("session")).get("audio"))
         told = _mapping(audio.get("input"))
         self._caller.bytes_per_ms = bytes_per_ms(told.get("format"))
-        self.output_bytes_per_ms = bytes_per_ms(_mapping(audio.get("output")).get("format"))
+        self._session_bytes_per_ms = bytes_per_ms(_mapping(audio.get("output")).get("format"))
         detection = told.get("turn_detection", {})
         self._interrupts = isinstance(detection, Mapping) and detection.get("interrupt_response") is not False
 

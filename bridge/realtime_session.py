@@ -142,7 +142,8 @@ class RealtimeSession(SessionEngine):
 
     async def truncate_item(self, item_id: str, audio_end_ms: int) -> None:
         """Cut an answer to what was heard of it, as `cancel_response` does, without stopping a response."""
-        await self._send(*self._truncation(item_id, audio_end_ms * self.conversation.output_samples_per_ms))
+        item = self.conversation.get(item_id)
+        await self._send(*self._truncation(item_id, audio_end_ms * (item.samples_per_ms if item is not None else 1)))
 
     def _truncation(self, item_id: str, sample_count: int) -> list[Json]:
         item = self.conversation.get(item_id)
@@ -150,9 +151,8 @@ class RealtimeSession(SessionEngine):
             raise ValueError(f"{item_id!r} is no message of the assistant in this conversation")
         if sample_count < 0:
             raise ValueError("a sample count is not negative")
-        received_ms = self.conversation.received_ms(item)
-        end_ms = min(sample_count // self.conversation.output_samples_per_ms, received_ms)
-        if item.audio_index is None or not received_ms or (item.finished and end_ms == received_ms):
+        end_ms = min(sample_count // item.samples_per_ms, item.received_ms)
+        if item.audio_index is None or not item.received_ms or (item.finished and end_ms == item.received_ms):
             return []
         if end_ms == 0:
             return [self._event("conversation.item.delete", item_id=item_id)]
@@ -203,7 +203,7 @@ class RealtimeSession(SessionEngine):
         answer: CachedItem | None = None
         status = ""
         async for change in changes:
-            if change.item is not None and change.item.role == "assistant":
+            if change.item is not None and change.item.role == "assistant" and not change.item.apart:
                 answer = change.item
             elif change.kind is ChangeKind.RESPONSE_DONE:
                 status = change.note
@@ -216,7 +216,8 @@ class RealtimeSession(SessionEngine):
         return answer
 
     async def next_item(self) -> CachedItem:
-        """The next item of the conversation that this method has not returned yet, complete or not."""
+        """The next item of the conversation that this method has not returned yet, complete or not. Items of responses
+        apart are told by `changes` only."""
         return await self._next(self._appended, lambda _item: True)
 
     async def next_completed_item(self, *, role: str | None = None) -> CachedItem:

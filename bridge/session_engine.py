@@ -268,6 +268,7 @@ class SessionEngine:
     def _received(self, event: Json) -> None:
         self._raw.tell(RawEvent("server", trio.current_time(), event))
         changes = self.conversation.server_event(event)
+        apart = self._turns.is_apart(str(inside(event, "response").get("id", "")))
         self._turns.server_event(event)
         # A request that was refused begins no response to cancel.
         self._cancel_at_created &= self._turns.requested or event["type"] == "response.created"
@@ -280,7 +281,7 @@ class SessionEngine:
                 self._cancel_at_created = False
                 self._queue([self._event("response.cancel", response_id=self._turns.active)])
             case "response.done":
-                self._response_done(inside(event, "response"))
+                self._response_done(inside(event, "response"), apart=apart)
             case "conversation.item.retrieved":
                 self._retrieved(event)
             case "conversation.item.input_audio_transcription.failed":
@@ -299,21 +300,24 @@ class SessionEngine:
 
     def _changed(self, change: Change) -> None:
         item = change.item
-        if item is not None and change.kind is ChangeKind.APPENDED:
+        if item is None or item.apart:
+            pass
+        elif change.kind is ChangeKind.APPENDED:
             self._appended.put(item)
-        elif item is not None and change.kind in (ChangeKind.COMPLETED, ChangeKind.INTERRUPTED):
+        elif change.kind in (ChangeKind.COMPLETED, ChangeKind.INTERRUPTED):
             self._finished.put(item)
         self._changes.tell(change)
 
-    def _response_done(self, response: Json) -> None:
+    def _response_done(self, response: Json, *, apart: bool) -> None:
         if response.get("status") != "failed":
             return
         details = response.get("status_details")
         # xAI puts a bare string there.
         error = _server_error(details.get("error") if isinstance(details, Mapping) else {"message": details})
         response_id = str(response.get("id", ""))
-        self._failure = ResponseFailed(f"the model's response failed: {error.text}", code=error.word)
-        self._finished.put(self._failure)
+        if not apart:
+            self._failure = ResponseFailed(f"the model's response failed: {error.text}", code=error.word)
+            self._finished.put(self._failure)
         self._troubles.tell(Trouble("response", error, realtime_errors.triage(error), response_id=response_id))
 
     def _retrieved(self, event: Json) -> None:

@@ -85,6 +85,10 @@ class ToolTurns:
         """No response is active, asked for or wanted, and no call waits for its output."""
         return not (self.active or self.requested or self._wanted or self._wanted_for_tools or self._turn_of)
 
+    def is_apart(self, response_id: str) -> bool:
+        """Whether this response, which goes on, is outside the conversation."""
+        return response_id in self._apart
+
     def is_open(self, call_id: str) -> bool:
         """Whether this call waits for its output."""
         return call_id in self._turn_of

@@ -166,7 +166,7 @@ def test_a_spoken_answer_from_its_first_event_to_its_last() -> None:
     answer = item(cache)
     assert (answer.text, answer.transcript, answer.words) == ("", "Good day.", "Good day.")
     assert answer.audio == PCM_20 * 2
-    assert cache.received_ms(answer) == 40
+    assert answer.received_ms == 40
     assert answer.status is ItemStatus.COMPLETED
 
 
@@ -352,7 +352,7 @@ def test_truncation_cuts_audio_and_words_together() -> None:
     assert len(answer.audio) == 500 * MS
     assert answer.transcript == "one two"
     assert answer.truncated_ms == 500
-    assert cache.received_ms(answer) == 500
+    assert answer.received_ms == 500
 
 
 def test_reference_client_nothing_grows_back_after_a_truncation() -> None:
@@ -385,6 +385,15 @@ def test_truncation_of_g711_counts_eight_bytes_a_millisecond() -> None:
     assert len(item(cache).audio) == 2000
 
 
+def test_an_answer_keeps_the_format_that_it_began_with() -> None:
+    cache = ItemCache()
+    pcmu = {"output": {"format": {"type": "audio/pcmu"}}}
+    fed(cache, *answering("A", audio=pcmu), delta(bytes(800)))
+    fed(cache, {"type": "session.updated", "session": {"audio": {"input": {}, "output": {}}}}, delta(bytes(800)))
+    fed(cache, *answering("B", "R2"), delta(bytes(4800), "B", "R2"))
+    assert [(it.received_ms, it.samples_per_ms) for it in cache] == [(200, 8), (100, 24)]
+
+
 def detecting(**detection: Any) -> Event:
     return {"type": "session.updated", "session": {"audio": {"input": {"turn_detection": detection or None}}}}
 
@@ -406,7 +415,7 @@ def test_audio_in_flight_after_an_interruption_is_dropped(before: list[Event], d
     cache = an_answer_of(100, "x")
     fed(cache, *before)
     assert kinds(fed(cache, delta(PCM_20))) == (["ignored"] if dropped else ["updated"])
-    assert cache.received_ms(item(cache)) == (100 if dropped else 120)
+    assert item(cache).received_ms == (100 if dropped else 120)
 
 
 def test_audio_after_our_own_cancel_is_dropped_and_that_of_the_next_response_is_not() -> None:
@@ -479,7 +488,7 @@ def test_reference_client_audio_is_bounded_and_the_oldest_goes_first() -> None:
     for number in range(4):
         fed(cache, *answering(f"A{number}"), delta(PCM_20, f"A{number}"))
     assert [len(it.audio) for it in cache] == [0, *[len(PCM_20)] * 3]
-    assert [cache.received_ms(it) for it in cache] == [20] * 4
+    assert [it.received_ms for it in cache] == [20] * 4
 
 
 def test_one_long_item_keeps_its_beginning() -> None:

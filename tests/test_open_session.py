@@ -141,7 +141,17 @@ async def test_a_response_apart_runs_beside_the_conversation(autojump_clock: Moc
         told = [(item.words, item.apart) for item in finished if item is not None]
         assert told == [("a", False), ("note", True), ("talk", False)]
         assert [item.words for item in it.session.conversation] == ["a", "talk"]
+        assert [(await it.session.next_completed_item()).words for _ in "ut"] == ["a", "talk"]
         assert not it.server.sent_events("error")
+
+
+async def test_a_failure_apart_is_no_answer_to_the_one_who_waits(autojump_clock: MockClock) -> None:
+    async with opened(Script.of(Fail("server_error"), Say("Hi")), TEXT) as it:
+        errors = it.session.errors()
+        await it.session.create_response(conversation="none")
+        assert (await anext(errors)).source == "response"
+        await it.session.create_response()
+        assert (await it.session.next_completed_item()).text == "Hi"
 
 
 async def test_ask_waits_for_the_whole_turn(autojump_clock: MockClock) -> None:
@@ -259,7 +269,7 @@ async def playing(it: Open) -> str:
     await it.session.create_response()
     changes = it.session.changes(ChangeKind.UPDATED)
     async for change in changes:
-        if change.item is not None and it.session.conversation.received_ms(change.item) >= 1000:
+        if change.item is not None and change.item.received_ms >= 1000:
             return change.item.id
     raise AssertionError
 
@@ -281,7 +291,7 @@ async def test_cancel_stops_and_truncates_to_what_was_heard(autojump_clock: Mock
 async def test_a_sample_count_is_limited_to_what_was_received(autojump_clock: MockClock) -> None:
     async with opened(Script.of(Say("one two", ms=4000, pace=SLOW))) as it:
         item_id = await playing(it)
-        received_ms = it.session.conversation.received_ms(it.session.conversation.items[-1])
+        received_ms = it.session.conversation.items[-1].received_ms
         await it.session.cancel_response(item_id, 10**9)
         truncate = await it.server.wait_for("conversation.item.truncate")
         assert truncate["audio_end_ms"] == received_ms
@@ -623,7 +633,7 @@ async def test_a_slow_observer_loses_the_oldest_and_stops_nobody(autojump_clock:
         item = await it.session.next_completed_item()
         assert slow.missed == 2 * STREAM_SIZE + 1 - STREAM_SIZE  # the deltas, and the transcript's one
         assert len([await anext(slow) for _ in range(STREAM_SIZE)]) == STREAM_SIZE
-        assert it.session.conversation.received_ms(item) == 4 * STREAM_SIZE
+        assert item.received_ms == 4 * STREAM_SIZE
 
 
 async def test_a_stream_that_nobody_holds_is_gone(autojump_clock: MockClock) -> None:
@@ -814,6 +824,7 @@ async def test_the_end_closes_in_order_and_stops_tools(autojump_clock: MockClock
     assert ran == ["stopped"]
     assert it.server.session.websocket.close_code == 1000
     assert it.session.closed
+    assert await it.session.wait_closed() is None
     assert [event async for event in stream if event.source == "server"] == []
     with pytest.raises(ModelLost, match="has been closed"):
         await it.session.send_text("x")
