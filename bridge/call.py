@@ -131,7 +131,7 @@ class _Call:
         self._append_at = MODEL_FORMAT.bytes_per_ms * (services.realtime.append_ms - 10)
         self._appending = bytearray()
         self._uplink = Uplink(lambda heard_at: self.record.uplink_ms.add(trio.current_time() - heard_at))
-        # What the caller said last, as it came: a session that takes over hears it (256 kB at slin16).
+        # What the caller said last, at the model's rate: a session that takes over hears it (384 kB).
         self._heard_lately: deque[tuple[float, bytes]] = deque(maxlen=HEARD_LATELY_FRAMES)
         self._connections: list[RealtimeConnection] = []
         self._session_scope = trio.CancelScope()
@@ -260,7 +260,7 @@ class _Call:
             return
         frames = [pcm for heard_at, pcm in self._heard_lately if heard_at >= since_s]
         for start in range(0, len(frames), RESENT_FRAMES):
-            chunk = self._to_model.process(b"".join(frames[start : start + RESENT_FRAMES]))
+            chunk = b"".join(frames[start : start + RESENT_FRAMES])
             self._uplink.put(realtime.append_audio(chunk))
             self._conversation.appended_ms += MODEL_FORMAT.duration_ms(len(chunk))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from house import House, house
@@ -160,6 +161,8 @@ async def test_words_that_a_session_took_with_it_are_heard_by_the_next(autojump_
         await trio.sleep(1.5)
         heard = it.model.session.appended_pcm
         assert any(heard[:24_000]), "the beginning of the words was sent again"
+        words = np.count_nonzero(np.abs(np.frombuffer(heard, "<i2") - 513.0) < 5)
+        assert abs(words / 24 - 1000) < 15, "all of them, once, and at their own pace"
         channel.hang_up()
         await it.ended()
 
