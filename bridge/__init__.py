@@ -9,7 +9,7 @@ The rooms of the house, in the order that data flows (`docs/design.md` has the r
 * shells, on trio: `audiosocket_leg`, `media_clock`, `realtime_client`, `ari_client`, `ari_control`, `tools`,
   `telemetry`, `sound_files`
 * one session of a program: `realtime_session`, `session_engine`, `session_streams`; decided in `item_cache`, `tool_turns`,
-  `event_stream`, on `cached_item`, `caller_audio`, `message_content`
+  `event_stream`, on `cached_item`, `item_changes`, `caller_audio`, `event_fields`, `message_content`
 * one call: `switchboard`, `call`; one process: `server`, `__main__`
 
 "Protocol sheet" and section numbers mean `docs/realtime-protocol.md`, numbers like 5.13 `docs/field-reports.md`.
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
         ResponseFailed,
     )
     from bridge.event_stream import EventFilter
-    from bridge.item_cache import Change, ChangeKind, Delta, ItemCache
+    from bridge.item_cache import ItemCache
+    from bridge.item_changes import Change, ChangeKind, Delta
     from bridge.message_content import image
     from bridge.realtime_session import RealtimeSession, open_session
     from bridge.session_engine import RawEvent, Trouble
@@ -59,7 +60,8 @@ _HOMES = {
         "ResponseFailed",
     ),
     "event_stream": ("EventFilter",),
-    "item_cache": ("Change", "ChangeKind", "Delta", "ItemCache"),
+    "item_cache": ("ItemCache",),
+    "item_changes": ("Change", "ChangeKind", "Delta"),
     "message_content": ("image",),
     "realtime_session": ("RealtimeSession", "open_session"),
     "session_engine": ("RawEvent", "Trouble"),

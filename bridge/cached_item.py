@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from bridge.event_fields import word
+
 
 class ItemStatus(enum.StrEnum):
     """How far an item is. `INCOMPLETE` is an end too: interrupted, cancelled, or out of tokens."""
@@ -150,16 +152,16 @@ class CachedItem:
         """Take over what the server says of the item. None never replaces what is known; nothing grows back that was
         truncated."""
         self.fields = {key: value for key, value in wire.items() if key != "content"}
-        self.type = _text(wire, "type") or self.type
-        self.role = _text(wire, "role") or self.role
-        self.name = _text(wire, "name") or self.name
-        self.call_id = _text(wire, "call_id") or self.call_id
+        self.type = word(wire, "type") or self.type
+        self.role = word(wire, "role") or self.role
+        self.name = word(wire, "name") or self.name
+        self.call_id = word(wire, "call_id") or self.call_id
         # Some servers send the arguments as an object.
         arguments = wire.get("arguments")
         self.arguments = (
-            msgspec.json.encode(arguments).decode() if isinstance(arguments, Mapping) else _text(wire, "arguments")
+            msgspec.json.encode(arguments).decode() if isinstance(arguments, Mapping) else word(wire, "arguments")
         ) or self.arguments
-        self.output = _text(wire, "output") or self.output
+        self.output = word(wire, "output") or self.output
         content = wire.get("content")
         if self.truncated_ms is not None or not isinstance(content, list):
             return
@@ -170,7 +172,7 @@ class CachedItem:
     def show_part(self, index: int, wire: Mapping[str, Any]) -> None:
         """Take over one content part, with its text if it has one."""
         if self.truncated_ms is None:
-            part = self._part(index, _KINDS.get(kind := _text(wire, "type"), kind))
+            part = self._part(index, _KINDS.get(kind := word(wire, "type"), kind))
             value = wire.get("transcript") if part.kind == "audio" else wire.get("text")
             part.text = value if isinstance(value, str) else part.text
 
@@ -217,8 +219,3 @@ def _share(words: str, end_ms: int, all_ms: int) -> str:
     if len(part) < len(words) and not words[len(part)].isspace():
         part = part.rpartition(" ")[0]
     return part.rstrip()
-
-
-def _text(wire: Mapping[str, Any], key: str) -> str:
-    value = wire.get(key)
-    return value if isinstance(value, str) else ""

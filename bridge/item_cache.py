@@ -19,67 +19,18 @@ Rules worth knowing:
 
 from __future__ import annotations
 
-import base64
-import binascii
-import enum
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bridge.cached_item import AudioStore, CachedItem, ItemStatus
 from bridge.caller_audio import CallerAudio
+from bridge.event_fields import Event, bytes_per_ms, decoded, index, mapping, word
+from bridge.item_changes import Change, ChangeKind, Delta
 
 ANSWER_AUDIO_BYTES = 16 * 2**20  # 349 s of PCM at 24 kHz
 # What waits for an item that never comes must not pile up: a session has a handful of turns under way.
 _HELD = 64
-_MAX_PARTS = 64
-
-Event = Mapping[str, Any]
-
-
-class ChangeKind(enum.StrEnum):
-    """What happened. `UPDATED` has a `delta`; those from `SPEECH_STARTED` on have no item."""
-
-    APPENDED = "appended"
-    UPDATED = "updated"
-    COMPLETED = "completed"
-    INTERRUPTED = "interrupted"
-    TRANSCRIPT = "transcript"
-    TRANSCRIPT_FAILED = "transcript_failed"
-    TRUNCATED = "truncated"
-    DELETED = "deleted"
-    SPEECH_STARTED = "speech_started"
-    SPEECH_STOPPED = "speech_stopped"
-    RESPONSE_STARTED = "response_started"
-    RESPONSE_DONE = "response_done"
-    IGNORED = "ignored"
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What is new; exactly one field is set. The item has the whole."""
-
-    text: str = ""
-    transcript: str = ""
-    audio: bytes = b""
-    arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that happened. `item` is the cache's own and goes on changing.
-
-    `item_id` is set where an item is meant that is not there (any more, or yet). `note`: why something was ignored, or a
-    response's status. `response_id` for the two kinds of a response.
-    """
-
-    kind: ChangeKind
-    item_id: str = ""
-    item: CachedItem | None = None
-    delta: Delta | None = None
-    note: str = ""
-    response_id: str = ""
 
 
 class ItemCache:
@@ -90,9 +41,8 @@ class ItemCache:
         self._changes: list[Change] = []
         self._order: list[str] = []
         self._items: dict[str, CachedItem] = {}
-        self._announced: OrderedDict[str, CachedItem] = (
-            OrderedDict()
-        )  # known from `response.output_item.added`, not yet in the order
+        # Known from `response.output_item.added`, not yet in the order.
+        self._announced: OrderedDict[str, CachedItem] = OrderedDict()
         self._answers = AudioStore(answer_audio_bytes)
         self._caller = CallerAudio(caller_audio_bytes)
         self._early: OrderedDict[str, list[Event]] = OrderedDict()
@@ -164,7 +114,7 @@ class ItemCache:
 
     def server_event(self, event: Event) -> list[Change]:
         """One event of the server. Never raises."""
-        handler = self._on.get(_word(event, "type"))
+        handler = self._on.get(word(event, "type"))
         if handler is not None:
             handler(event)
         changes, self._changes = self._changes, []
@@ -175,18 +125,18 @@ class ItemCache:
         match event.get("type"):
             case "input_audio_buffer.append":
                 if self._caller.limit_bytes:
-                    self._caller.append(_decoded(event.get("audio")))
+                    self._caller.append(decoded(event.get("audio")))
             case "conversation.item.create":
                 self._created_here(event)
             case "response.cancel":
-                self._cut_off(_word(event, "response_id") or self._responding)
+                self._cut_off(word(event, "response_id") or self._responding)
         return []
 
     # Items come and go -----------------------------------------------------------------------------------------------
 
     def _added(self, event: Event) -> None:
         wire = event.get("item")
-        item_id = _word(wire, "id") if isinstance(wire, Mapping) else ""
+        item_id = word(wire, "id") if isinstance(wire, Mapping) else ""
         if not item_id or not isinstance(wire, Mapping):
             self._tell(ChangeKind.IGNORED, note=f"{event['type']} without an item")
             return
@@ -211,16 +161,16 @@ class ItemCache:
 
     def _output_item_added(self, event: Event) -> None:
         wire = event.get("item")
-        item_id = _word(wire, "id") if isinstance(wire, Mapping) else ""
+        item_id = word(wire, "id") if isinstance(wire, Mapping) else ""
         if item_id and isinstance(wire, Mapping):
             # The conversation's own event follows, with the item's place. If it does not, the first delta is enough.
             item = self._items.get(item_id) or self._announced.get(item_id)
             if item is None:
                 item = self._new(item_id)
-                item.apart = _word(event, "response_id") in self._apart
+                item.apart = word(event, "response_id") in self._apart
                 _hold(self._announced, item_id, item)
             item.show(wire)
-            item.response_id = _word(event, "response_id")
+            item.response_id = word(event, "response_id")
 
     def _appear(self, item: CachedItem) -> None:
         self._items[item.id] = item
@@ -239,10 +189,10 @@ class ItemCache:
 
     def _done(self, event: Event, *, response_status: str = "completed") -> None:
         wire = event.get("item")
-        if not isinstance(wire, Mapping) or (item := self._known(event, _word(wire, "id"))) is None:
+        if not isinstance(wire, Mapping) or (item := self._known(event, word(wire, "id"))) is None:
             return
         item.show(wire)
-        item.response_id = item.response_id or _word(event, "response_id")
+        item.response_id = item.response_id or word(event, "response_id")
         # Without a status, or with "in_progress" as a clone's slip, it ended as its response did.
         status = wire.get("status")
         complete = status == "completed" or (status != "incomplete" and response_status == "completed")
@@ -250,7 +200,7 @@ class ItemCache:
 
     def _shown(self, event: Event) -> None:
         wire = event.get("item")
-        if isinstance(wire, Mapping) and (item := self._known(event, _word(wire, "id"))) is not None:
+        if isinstance(wire, Mapping) and (item := self._known(event, word(wire, "id"))) is not None:
             item.show(wire)
 
     def _finish(self, item: CachedItem, status: ItemStatus) -> None:
@@ -286,15 +236,15 @@ class ItemCache:
     # The model's side ------------------------------------------------------------------------------------------------
 
     def _response_created(self, event: Event) -> None:
-        response = _mapping(event.get("response"))
-        response_id = _word(response, "id")
+        response = mapping(event.get("response"))
+        response_id = word(response, "id")
         # Null, not absent: a response outside the conversation, whose items never get there (section 3.9).
         if "conversation_id" in response and response["conversation_id"] is None:
             self._apart.add(response_id)
         else:
             self._responding = response_id
         # A response may have another format than the session, which may change while it goes on.
-        output = _mapping(_mapping(response.get("audio")).get("output"))
+        output = mapping(mapping(response.get("audio")).get("output"))
         _hold(
             self._response_bytes_per_ms,
             response_id,
@@ -303,11 +253,11 @@ class ItemCache:
         self._tell(ChangeKind.RESPONSE_STARTED, response_id=response_id)
 
     def _response_done(self, event: Event) -> None:
-        response = _mapping(event.get("response"))
-        response_id, status = _word(response, "id"), _word(response, "status")
+        response = mapping(event.get("response"))
+        response_id, status = word(response, "id"), word(response, "status")
         output = response.get("output")
         for wire in output if isinstance(output, list) else ():
-            item_id = _word(wire, "id") if isinstance(wire, Mapping) else ""
+            item_id = word(wire, "id") if isinstance(wire, Mapping) else ""
             if item_id in self._items or item_id in self._announced:
                 self._done(
                     {"type": "response.done", "response_id": response_id, "item": wire}, response_status=status
@@ -326,43 +276,43 @@ class ItemCache:
 
     def _part(self, event: Event) -> None:
         if (item := self._open(event)) is not None:
-            item.show_part(_index(event), _mapping(event.get("part")))
+            item.show_part(index(event), mapping(event.get("part")))
 
     def _audio_delta(self, event: Event) -> None:
         item = self._open(event)
         if item is None:
             return
-        if _word(event, "response_id") in self._cut:
+        if word(event, "response_id") in self._cut:
             self._tell(ChangeKind.IGNORED, item.id, item, note="audio after the interruption")
-        elif data := _decoded(event.get("delta")):
+        elif data := decoded(event.get("delta")):
             if not item.received_bytes:
-                of_response = self._response_bytes_per_ms.get(_word(event, "response_id"))
+                of_response = self._response_bytes_per_ms.get(word(event, "response_id"))
                 item.bytes_per_ms = of_response or self._session_bytes_per_ms
-            item.add_audio(_index(event), data)
+            item.add_audio(index(event), data)
             self._tell(ChangeKind.UPDATED, item.id, item, Delta(audio=data))
 
     def _text_delta(self, event: Event) -> None:
-        item, text = self._open(event), _word(event, "delta")
+        item, text = self._open(event), word(event, "delta")
         if item is not None and text:
             written = event["type"] == "response.output_text.delta"
-            item.add_text(_index(event), "text" if written else "audio", text)
+            item.add_text(index(event), "text" if written else "audio", text)
             self._tell(ChangeKind.UPDATED, item.id, item, Delta(text=text) if written else Delta(transcript=text))
 
     def _text_done(self, event: Event) -> None:
         if (item := self._open(event)) is None:
             return
         if event["type"] == "response.output_text.done":
-            item.set_text(_index(event), "text", _word(event, "text"))
+            item.set_text(index(event), "text", word(event, "text"))
         else:
-            item.set_text(_index(event), "audio", _word(event, "transcript"))
+            item.set_text(index(event), "audio", word(event, "transcript"))
             self._tell(ChangeKind.TRANSCRIPT, item.id, item)
 
     def _arguments(self, event: Event) -> None:
         if (item := self._known(event)) is None:
             return
         if event["type"].endswith(".done"):
-            item.arguments = _word(event, "arguments") or item.arguments
-        elif delta := _word(event, "delta"):
+            item.arguments = word(event, "arguments") or item.arguments
+        elif delta := word(event, "delta"):
             item.arguments += delta
             self._tell(ChangeKind.UPDATED, item.id, item, Delta(arguments=delta))
 
@@ -374,7 +324,7 @@ class ItemCache:
 
     def _heard(self, event: Event) -> None:
         """A transcript of the caller: `delta` adds, `updated` (xAI) and `completed` replace."""
-        item_id = _word(event, "item_id")
+        item_id = word(event, "item_id")
         item = self._items.get(item_id)
         if item is None:
             if item_id:
@@ -382,31 +332,31 @@ class ItemCache:
             note = "held until its item comes" if item_id else f"{event['type']} without an item"
             self._tell(ChangeKind.IGNORED, item_id, note=note)
             return
-        index, kind = _index(event), event["type"].rpartition(".")[2]
+        place, kind = index(event), event["type"].rpartition(".")[2]
         if kind == "failed":
-            error = _mapping(event.get("error"))
-            self._tell(ChangeKind.TRANSCRIPT_FAILED, item.id, item, note=_word(error, "message"))
+            error = mapping(event.get("error"))
+            self._tell(ChangeKind.TRANSCRIPT_FAILED, item.id, item, note=word(error, "message"))
         elif kind == "delta":
-            if delta := _word(event, "delta"):
-                item.add_text(index, "audio", delta)
+            if delta := word(event, "delta"):
+                item.add_text(place, "audio", delta)
                 self._tell(ChangeKind.UPDATED, item.id, item, Delta(transcript=delta))
         else:
-            item.set_text(index, "audio", _word(event, "transcript"))
+            item.set_text(place, "audio", word(event, "transcript"))
             # What `updated` replaces is not told as a delta: it may have changed in the middle.
             self._tell(ChangeKind.TRANSCRIPT if kind == "completed" else ChangeKind.UPDATED, item.id, item)
 
     def _speech_started(self, event: Event) -> None:
-        self._caller.started(_word(event, "item_id"), event.get("audio_start_ms"))
+        self._caller.started(word(event, "item_id"), event.get("audio_start_ms"))
         if self._interrupts:
             self._cut_off(self._responding)
-        self._tell(ChangeKind.SPEECH_STARTED, _word(event, "item_id"))
+        self._tell(ChangeKind.SPEECH_STARTED, word(event, "item_id"))
 
     def _speech_stopped(self, event: Event) -> None:
-        self._caller.stopped(_word(event, "item_id"), event.get("audio_end_ms"))
-        self._tell(ChangeKind.SPEECH_STOPPED, _word(event, "item_id"))
+        self._caller.stopped(word(event, "item_id"), event.get("audio_end_ms"))
+        self._tell(ChangeKind.SPEECH_STOPPED, word(event, "item_id"))
 
     def _committed(self, event: Event) -> None:
-        self._caller.committed(_word(event, "item_id"))
+        self._caller.committed(word(event, "item_id"))
 
     def _cleared(self, _event: Event) -> None:
         self._caller.cleared()
@@ -414,26 +364,26 @@ class ItemCache:
     # Small things ----------------------------------------------------------------------------------------------------
 
     def _session(self, event: Event) -> None:
-        audio = _mapping(_mapping(event.get("session")).get("audio"))
-        told = _mapping(audio.get("input"))
+        audio = mapping(mapping(event.get("session")).get("audio"))
+        told = mapping(audio.get("input"))
         self._caller.bytes_per_ms = bytes_per_ms(told.get("format"))
-        self._session_bytes_per_ms = bytes_per_ms(_mapping(audio.get("output")).get("format"))
+        self._session_bytes_per_ms = bytes_per_ms(mapping(audio.get("output")).get("format"))
         detection = told.get("turn_detection", {})
         self._interrupts = isinstance(detection, Mapping) and detection.get("interrupt_response") is not False
 
     def _created_here(self, event: Event) -> None:
-        item = _mapping(event.get("item"))
-        if not (item_id := _word(item, "id")):
+        item = mapping(event.get("item"))
+        if not (item_id := word(item, "id")):
             return
         _hold(self._ours, item_id, event.get("previous_item_id") == "root")
         content = item.get("content")
         for part in content if isinstance(content, list) else ():
             if isinstance(part, Mapping) and part.get("type") == "input_audio":
-                self._caller.store.extend(item_id, _decoded(part.get("audio")))
+                self._caller.store.extend(item_id, decoded(part.get("audio")))
 
     def _known(self, event: Event, item_id: str = "") -> CachedItem | None:
         """The item that the event is about. One that was only announced appears now; an unknown one is reported."""
-        item_id = item_id or _word(event, "item_id")
+        item_id = item_id or word(event, "item_id")
         if (item := self._items.get(item_id)) is not None:
             return item
         if (item := self._announced.pop(item_id, None)) is None:
@@ -464,32 +414,6 @@ class ItemCache:
         response_id: str = "",
     ) -> None:
         self._changes.append(Change(kind, item_id, item, delta, note, response_id))
-
-
-def bytes_per_ms(audio_format: object) -> int:
-    """Of one of the wire's formats: 48 for PCM at 24 kHz, 8 for G.711."""
-    return 8 if _mapping(audio_format).get("type") in ("audio/pcmu", "audio/pcma") else 48
-
-
-def _word(wire: object, key: str) -> str:
-    value = wire.get(key) if isinstance(wire, Mapping) else None
-    return value if isinstance(value, str) else ""
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _index(event: Event) -> int:
-    value = event.get("content_index")
-    return value if isinstance(value, int) and 0 <= value < _MAX_PARTS else 0
-
-
-def _decoded(value: object) -> bytes:
-    try:
-        return base64.b64decode(value, validate=True) if isinstance(value, str | bytes) else b""
-    except binascii.Error:
-        return b""
 
 
 _Value = TypeVar("_Value")

@@ -17,7 +17,8 @@ from bridge.cached_item import CachedItem
 from bridge.config import Limits, Realtime
 from bridge.errors import ResponseFailed
 from bridge.event_stream import Backlog, EventFilter
-from bridge.item_cache import ANSWER_AUDIO_BYTES, Change, ChangeKind, ItemCache
+from bridge.item_cache import ANSWER_AUDIO_BYTES, ItemCache
+from bridge.item_changes import Change, ChangeKind
 from bridge.message_content import Content, audio_text, content_parts, in_appends
 from bridge.realtime_client import ConnectStream, open_realtime
 from bridge.session_engine import (

@@ -26,7 +26,8 @@ from bridge.cached_item import CachedItem
 from bridge.config import Limits
 from bridge.errors import ModelError, ModelLost, RequestRefused, ResponseFailed
 from bridge.event_stream import Backlog
-from bridge.item_cache import Change, ChangeKind, ItemCache
+from bridge.item_cache import ItemCache
+from bridge.item_changes import Change, ChangeKind
 from bridge.realtime_client import RealtimeConnection
 from bridge.session import checked
 from bridge.session_streams import Observers, told_again

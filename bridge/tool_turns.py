@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-Event = Mapping[str, Any]
+from bridge.event_fields import Event, mapping
+
 ACTIVE_ALREADY = "conversation_already_has_active_response"
 
 
@@ -106,7 +107,7 @@ class ToolTurns:
         """Whatever is sent, `response.create` by hand included."""
         if event.get("type") != "response.create":
             return
-        if _mapping(event.get("response")).get("conversation") == "none":
+        if mapping(event.get("response")).get("conversation") == "none":
             self._apart_asked += 1
         elif event.get("event_id") != self._last:
             # By hand: if it is refused, that is not ours to mend.
@@ -148,13 +149,13 @@ class ToolTurns:
         """One event. What is malformed is passed over."""
         match event.get("type"):
             case "response.created":
-                self._created(_mapping(event.get("response")))
+                self._created(mapping(event.get("response")))
             case "response.output_item.done":
-                self._call(_mapping(event.get("item")), str(event.get("response_id", "")))
+                self._call(mapping(event.get("item")), str(event.get("response_id", "")))
             case "response.done":
-                self._done(_mapping(event.get("response")))
+                self._done(mapping(event.get("response")))
             case "error":
-                self._error(_mapping(event.get("error")))
+                self._error(mapping(event.get("error")))
             case "input_audio_buffer.speech_started":
                 self._caller_speaks = True
             case "input_audio_buffer.speech_stopped":
@@ -165,7 +166,7 @@ class ToolTurns:
             case "input_audio_buffer.committed" | "input_audio_buffer.cleared":
                 self._caller_speaks = False
             case "session.created" | "session.updated":
-                told = _mapping(_mapping(_mapping(event.get("session")).get("audio")).get("input"))
+                told = mapping(mapping(mapping(event.get("session")).get("audio")).get("input"))
                 detection = told.get("turn_detection", {})
                 self._server_answers = (
                     isinstance(detection, Mapping) and detection.get("create_response") is not False
@@ -187,7 +188,7 @@ class ToolTurns:
             return
         status = str(response.get("status", ""))
         for item in output if isinstance(output, list) and status in ("completed", "incomplete") else ():
-            self._call(_mapping(item), response_id)
+            self._call(mapping(item), response_id)
         if response_id == self.active or not self.active:
             self.active, self._blocked, self._asked = "", False, None
         if response_id in self._turns:
@@ -232,7 +233,3 @@ class ToolTurns:
         elif event_id in (None, self._requested):
             # Without an event id it may be about our request: not to know is to be free to ask again.
             self._requested = None
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

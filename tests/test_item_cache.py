@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.cached_item import AudioStore, CachedItem, ItemStatus
-from bridge.item_cache import Change, ChangeKind, ItemCache
+from bridge.item_cache import ItemCache
+from bridge.item_changes import Change, ChangeKind
 
 Event = dict[str, Any]
 MS = 48  # bytes of PCM
@@ -457,7 +458,7 @@ def test_reference_client_unknown_item_is_reported_and_kills_nothing(event: Even
     assert len(cache) == 0
 
 
-@pytest.mark.parametrize("value", [None, 7, "x", [], {}, [None], {"id": 7}, [{"type": 7}]])
+@pytest.mark.parametrize("value", [None, 7, "x", "\u00e9", [], {}, [None], {"id": 7}, [{"type": 7}]])
 def test_no_event_whatever_it_holds_raises(value: object) -> None:
     cache = an_answer_of(100, "x")
     fed(cache, added("U"))

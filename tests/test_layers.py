@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
             | {"dialect", "endpoint"}
             | {"realtime_mcp", "mcp", "realtime_errors"}
-            | {"cached_item", "caller_audio", "message_content"}
+            | {"cached_item", "item_changes", "caller_audio", "event_fields", "message_content"}
         ),
     ),
     (

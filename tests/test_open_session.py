@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from bridge.cached_item import ItemStatus
 from bridge.config import Limits, Realtime
 from bridge.errors import ConfigError, ModelLost, ModelRejected, RequestRefused, ResponseFailed
-from bridge.item_cache import ChangeKind
+from bridge.item_changes import ChangeKind
 from bridge.message_content import Content, image
 from bridge.realtime_session import AnyTool, RealtimeSession, open_session
 from bridge.session_engine import STREAM_SIZE
