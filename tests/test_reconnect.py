@@ -160,7 +160,7 @@ async def test_words_that_a_session_took_with_it_are_heard_by_the_next(autojump_
         await it.hears_of("session_resumed")
         await trio.sleep(1.5)
         heard = it.model.session.appended_pcm
-        assert any(heard[:24_000]), "the beginning of the words was sent again"
+        assert any(heard[: 600 * 48]), "the beginning of the words was sent again, with half a second before it"
         words = np.count_nonzero(np.abs(np.frombuffer(heard, "<i2") - 513.0) < 5)
         assert abs(words / 24 - 1000) < 15, "all of them, once, and at their own pace"
         channel.hang_up()
