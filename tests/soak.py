@@ -226,7 +226,7 @@ async def run_call(seed: int, minutes: float, result: Result) -> None:
     ) as it:
         it.model.brain = talker
         it.model.recording = False
-        watch = Watch()
+        watch = Watch(lambda: it.path_dead)
         it.model.tap = watch.event
         phone = Phone(it, watch)
         faults = Faults(it, watch, chance)

@@ -15,9 +15,8 @@ from soak_watch import Watch
 from simulators.model_script import AT_ONCE, ONE_DELTA, Fail, Pace
 from simulators.realtime_faults import DropPoint
 
-# What a server does that cannot be reached again: the words differ by where the bridge stood.
-GONE = frozenset({"model_lost", "model_unreachable", "model_rejected"})
-STALLS = frozenset({"model_stalled"})
+# No other session can be had: the call ends for the reason for which it lost its last one.
+GONE = frozenset({"model_lost", "model_unreachable", "model_rejected", "model_stalled", "model_failed"})
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -48,7 +47,8 @@ def _failing(*failures: Fail) -> Callable[[House, random.Random], AbstractContex
 
 def _errors(it: House, chance: random.Random) -> AbstractContextManager[object]:
     for session in it.model.sessions:
-        session.send_error(None if chance.random() < 0.3 else "server_error")
+        for _ in range(chance.choice([1, 1, 8])):
+            session.send_error(None if chance.random() < 0.3 else "server_error")
     return ExitStack()
 
 
@@ -60,13 +60,13 @@ def _expire_now(it: House, _chance: random.Random) -> AbstractContextManager[obj
 
 # Two lanes, which run beside each other: what a session does, and what becomes of connections.
 SESSION: dict[str, Fault] = {
-    "stalled": Fault(lambda it, _: it.model.stalled(), STALLS | GONE, 14),
+    "stalled": Fault(lambda it, _: it.model.stalled(), NOTHING, 14),
     "slow_deltas": Fault(lambda it, chance: it.model.slow_deltas(chance.uniform(1, 8))),
     "late_deltas": Fault(lambda it, chance: it.model.late_deltas(2, after_done=chance.random() < 0.5), longest_s=20),
     "failing": Fault(_failing(Fail(), Fail("server_error"), Fail()), frozenset({"model_failed"})),
-    "rate_limited": Fault(_failing(Fail.rate_limited(1.5), Fail.rate_limited(20)), frozenset({"model_failed"})),
+    "rate_limited": Fault(_failing(Fail.rate_limited(1.5), Fail.rate_limited(20))),
     "quota": Fault(_failing(Fail.quota()), frozenset({"model_failed", "model_rejected"})),
-    "server_errors": Fault(_errors, frozenset({"model_failed"})),
+    "server_errors": Fault(_errors),
     "done_swapped": Fault(_switch(done_swapped=True), longest_s=30),
     "foreign": Fault(_switch(foreign=True), longest_s=30),
     "empty_deltas": Fault(_switch(empty_deltas=True), longest_s=30),
@@ -95,7 +95,7 @@ CONNECTION: dict[str, Fault] = {
     "expire": Fault(_expire_now),
     "expiring": Fault(lambda it, chance: it.model.expiring(chance.uniform(20, 200)), longest_s=60),
     "expires_at_hidden": Fault(_switch(expires_at_hidden=True), longest_s=60),
-    "created_late": Fault(_switch(created_after_s=2.0), GONE, 60),
+    "created_late": Fault(_switch(created_after_s=2.0), longest_s=60),
     "conversation_created": Fault(_switch(conversation_created="after"), longest_s=60),
     "updated_missing": Fault(lambda it, _: it.model.no_session_updated(), GONE, 30),
     "update_refused": Fault(lambda it, _: it.model.update_refused(), GONE, 30),
@@ -107,9 +107,9 @@ CONNECTION: dict[str, Fault] = {
     "silent": Fault(lambda it, _: it.model.silent(), GONE, 30),
     "close at once": Fault(lambda it, chance: it.model.closing_at_once(chance.choice([1000, 1008, 1011])), GONE, 30),
     "drops soon": Fault(lambda it, chance: it.model.dropped(chance.uniform(0, 5)), GONE, 20),
-    "path dead": Fault(lambda it, _: it.model_path_dead(), GONE | STALLS, 20),
+    "path dead": Fault(lambda it, _: it.model_path_dead(), GONE, 20),
     "model down": Fault(lambda it, _: _Down(it), GONE, 20),
-    "no pongs": Fault(lambda it, _: it.model.no_pongs(), GONE, 60),
+    "no pongs": Fault(lambda it, _: it.model.no_pongs(), longest_s=60),
 }
 # Beside these a connection must end for them to matter.
 NEEDS_LOSS = frozenset(CONNECTION) - {
@@ -143,7 +143,7 @@ class Faults:
         self.names: list[str] = []
         self._it, self._watch, self._chance = it, watch, chance
         # How often something goes wrong differs from run to run: most calls are to live for long.
-        self._pause_s = chance.choice([15.0, 40.0, 100.0])
+        self._pause_s = chance.choice([15.0, 30.0, 60.0, 120.0])
 
     def allow(self, reason: str, until: float = math.inf) -> None:
         """The call may end so, until then."""
@@ -158,7 +158,9 @@ class Faults:
         chance = self._chance
         while True:
             await trio.sleep(chance.expovariate(1 / self._pause_s))
-            name = chance.choice(list(table))
+            # Those that may end the call are rarer, or few calls would last for ten minutes.
+            weights = [0.4 if fault.allows else 1.0 for fault in table.values()]
+            name = chance.choices(list(table), weights)[0]
             fault = table[name]
             self.names.append(f"{name}@{trio.current_time():.0f}")
             lasts_s = chance.uniform(0.2, fault.longest_s)

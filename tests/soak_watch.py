@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -15,7 +16,8 @@ Json = dict[str, Any]
 
 LEAVING = ("hang_up", "transfer_call")
 # What the server may say without a fault of the bridge: a race of section 4, and what faults make it say.
-FAULTS = frozenset({"response_cancel_not_active", "session_expired", *REFUSALS})
+RACES = frozenset({"response_cancel_not_active"})
+FAULTS = ("Your session hit", *(message for _, _, message in REFUSALS.values()))
 # A create that crosses with a response of the server's own is a race for about one way there and back.
 RACE_S = 0.5
 # A tick of 250 ms, and what is in the queue.
@@ -25,9 +27,11 @@ ANSWERED_S = Limits().tool_s + 5.0
 
 
 class Watch:
-    """One call's observer. Times are trio's."""
+    """One call's observer. Times are trio's. `cut_off`: what the server says now does not reach the bridge, so a turn
+    that it commits meanwhile is none that the bridge could answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut_off: Callable[[], bool]) -> None:
+        self._cut_off = cut_off
         self.listening = 0  # the connection that carries the caller's audio
         self.sessions = 0
         self.refuses = False  # the server refuses things without a reason just now
@@ -74,7 +78,7 @@ class Watch:
 
     def _owe(self, now: float, why: str) -> None:
         self._owed_by = why
-        if self._owed_since == math.inf:
+        if self._owed_since == math.inf and not self._cut_off():
             self._owed_since = now
             self._told = False
 
@@ -149,7 +153,12 @@ class Watch:
             announced = self._active.get(connection, ("", now))[1]
             if now - announced > RACE_S:
                 self._found.append(f"response.create beside one that was announced {now - announced:.2f} s before")
-        elif code not in FAULTS and error["type"] != "server_error" and not self.refuses:
+        elif (
+            code not in RACES
+            and error["type"] != "server_error"
+            and not error["message"].startswith(FAULTS)
+            and not self.refuses
+        ):
             self._found.append(f"the server refused something at {now:.1f}: {error}")
 
     # The verdict -----------------------------------------------------------------------------------------------------
