@@ -96,6 +96,7 @@ class House:
         self.media = MemoryListener()
         self.ready: Ready
         self.model_up = True
+        self.dials = 0
         self.path_dead = False
         self.path_changed = trio.Event()
         self.stop_now: Callable[[], None]
@@ -134,6 +135,7 @@ class House:
         await caller.run()
 
     def connect_model(self) -> trio.abc.Stream:
+        self.dials += 1
         if not self.model_up:
             raise ConnectionRefusedError("connection refused")
         return _Path(self.model_listener.connect(), self)
