@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -49,7 +48,7 @@ from bridge.dialogue import (
     TransferCall,
 )
 from bridge.ending import Ending, EndReason, reason_for
-from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost, ModelError
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import (
     CallControl,
     CallerAudio,
@@ -60,10 +59,12 @@ from bridge.leg import (
     ControlHungUp,
     LegEvent,
 )
+from bridge.live_call import LiveCall
 from bridge.media_clock import PHASES, MediaClock
+from bridge.model_sessions import ModelSessions
 from bridge.playout import PlayoutQueue
 from bridge.prices import PriceTable, load_prices
-from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
+from bridge.realtime_client import ConnectStream
 from bridge.session import session_of
 from bridge.sounds import Sounds
 from bridge.tools import ToolContext, ToolRegistry
@@ -72,8 +73,8 @@ from bridge.usage import Usage
 
 _log = logging.getLogger("bridge.call")
 
-# Eight seconds: longer than a turn that is lost with its session usually is.
-HEARD_LATELY_FRAMES = 400
+# Five seconds, 240 kB a call: longer than a turn that is lost with its session usually is.
+HEARD_LATELY_FRAMES = 250
 RESENT_FRAMES = 10
 TICK_S = 0.25
 # A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
@@ -101,6 +102,7 @@ class Services:
     sounds: Mapping[str, Sounds] = field(default_factory=dict)
     prices: PriceTable = field(default_factory=load_prices)
     connect_stream: ConnectStream | None = None
+    on_call: Callable[[LiveCall], Awaitable[None]] | None = None
 
 
 async def run_call(
@@ -131,14 +133,8 @@ class _Call:
         self._append_at = MODEL_FORMAT.bytes_per_ms * (services.realtime.append_ms - 10)
         self._appending = bytearray()
         self._uplink = Uplink(lambda heard_at: self.record.uplink_ms.add(trio.current_time() - heard_at))
-        # What the caller said last, at the model's rate: a session that takes over hears it (384 kB).
+        # What the caller said last, at the model's rate: a session that takes over hears it.
         self._heard_lately: deque[tuple[float, bytes]] = deque(maxlen=HEARD_LATELY_FRAMES)
-        self._connections: list[RealtimeConnection] = []
-        self._session_scope = trio.CancelScope()
-        self._successor: RealtimeConnection | None = None
-        self._loss: tuple[EndReason, str, str | None] | None = None
-        self._reopen = False
-        self._model_listens = False
         self._first_audio = trio.Event()
         self._last_audio_at = 0.0
         self._spoke_at = -math.inf
@@ -164,6 +160,24 @@ class _Call:
             turns=self.record.turns,
             model=services.realtime.model,
         )
+        self._live = LiveCall(
+            call_id=self.record.call_id,
+            agent_name=agent_name,
+            agent=agent,
+            caller=control.caller,
+            called=control.called,
+            conversation=self._conversation,
+            apply=self._apply,
+        )
+        self._model = ModelSessions(
+            services.realtime,
+            self._limits,
+            self._conversation,
+            self._uplink,
+            self._apply,
+            lambda message: self._live.saw("server", message),
+            services.connect_stream,
+        )
 
     async def run(self) -> telemetry.CallRecord:
         try:
@@ -173,11 +187,13 @@ class _Call:
                         async with trio.open_nursery() as self._tasks:
                             for task in (self._media, self._converse, self._watch_control, self._tick):
                                 self._tasks.start_soon(task)
+                            if self._services.on_call is not None:
+                                self._tasks.start_soon(self._live.attend, self._services.on_call)
                 except Exception as error:
                     self._declare_error(error)
                 finally:
-                    for connection in self._connections:
-                        connection.release()
+                    self._model.release()
+                    self._live.end()
                     if self._ending.reason is None:
                         # Only cancellation from outside gets here: the process ends before the call does.
                         self._ending.declare(
@@ -221,7 +237,7 @@ class _Call:
             if self._audible and self._playout.idle:
                 self._audible = False
                 self._apply(self._conversation.playout_idle(now))
-            if self._model_listens and now - self._last_audio_at >= UPLINK_GAP_S:
+            if self._model.listening and now - self._last_audio_at >= UPLINK_GAP_S:
                 self._offer_audio(self._to_model.process(self._format.silence))
             return self._format.silence
         self._spoke_at = now
@@ -240,7 +256,7 @@ class _Call:
 
     def _offer_audio(self, pcm: bytes) -> None:
         """Send the caller's audio, at the model's rate, or drop and count it when nobody can take it now."""
-        if not (self._model_listens and self._conversation.wants_audio):
+        if not (self._model.listening and self._conversation.wants_audio):
             return
         self._appending += pcm
         if len(self._appending) < self._append_at:
@@ -258,6 +274,7 @@ class _Call:
         """Say again to a new session what the caller said since then: at once, in pieces of a fifth of a second."""
         if not self._conversation.wants_audio:
             return
+        self._appending.clear()
         frames = [pcm for heard_at, pcm in self._heard_lately if heard_at >= since_s]
         for start in range(0, len(frames), RESENT_FRAMES):
             chunk = b"".join(frames[start : start + RESENT_FRAMES])
@@ -265,116 +282,16 @@ class _Call:
             self._conversation.appended_ms += MODEL_FORMAT.duration_ms(len(chunk))
 
     async def _converse(self) -> None:
-        """One session after another, until the call ends."""
         if self._services.answer == "at_once":
             await self._answer()
-        connection = await self._open_session(self._limits.model_connect_s)
-        self._connected(connection)
+        await self._model.run(self._sessions, self._pick_up)
+
+    async def _pick_up(self) -> None:
+        """The model is ready: answer the caller, and wait for the line to carry something."""
         await self._answer()
         with trio.move_on_after(self._limits.first_frame_s):
             await self._first_audio.wait()
-        self._model_listens = True
         self._last_audio_at = max(self._last_audio_at, trio.current_time())
-        self._apply(self._conversation.media_ready(trio.current_time()))
-        while True:
-            await self._serve(connection)
-            connection.release()
-            self._appending.clear()
-            if self._loss is not None:
-                connection = await self._another_session(*self._loss)
-            elif self._successor is not None:
-                connection = self._successor
-            self._connected(connection)
-            self._model_listens = True
-
-    def _connected(self, connection: RealtimeConnection) -> None:
-        """A session stands. What was still meant for the one before is void: the conversation says it anew."""
-        self._successor = None
-        self._uplink.clear()
-        self._apply(self._conversation.connected(trio.current_time(), self._lifetime_s(connection)))
-
-    async def _serve(self, connection: RealtimeConnection) -> None:
-        """Carry one session until it is lost (`_loss` says why) or dropped for its successor (`_loss` is None)."""
-        self._loss = None
-        with self._session_scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._transmit, connection)
-                nursery.start_soon(self._listen, connection)
-        self._session_scope = trio.CancelScope()
-
-    async def _transmit(self, connection: RealtimeConnection) -> None:
-        try:
-            await self._uplink.transmit(connection)
-        except ModelError as error:
-            self._drop_session(*reason_for(error))
-
-    async def _listen(self, connection: RealtimeConnection) -> None:
-        try:
-            while True:
-                message = await connection.receive()
-                self._apply(self._conversation.model_message(message, trio.current_time()))
-        except ModelError as error:
-            self._drop_session(*reason_for(error))
-
-    def _drop_session(self, reason: EndReason, detail: str, code: str | None = None) -> None:
-        """The session is over; the first reason counts."""
-        if self._loss is None:
-            self._loss = reason, detail, code
-        self._session_scope.cancel()
-
-    async def _another_session(self, reason: EndReason, detail: str, code: str | None) -> RealtimeConnection:
-        """After a loss: the successor if it stands, else a new session. Where there is none the call ends."""
-        self._model_listens = self._reopen = False
-        self._uplink.clear()
-        self._apply(self._conversation.session_lost(reason, detail, code, trio.current_time()))
-        if not self._reopen:
-            await trio.sleep_forever()  # the goodbye is being heard, or the call has been given up
-        if self._successor is not None:
-            return self._successor
-        try:
-            return await self._open_session(self._limits.reconnect_s)
-        except ModelError as error:
-            detail = f"{detail}; no other session could be opened: {error}"
-            self._apply(self._conversation.give_up(reason, detail, code or error.code, trio.current_time()))
-            await trio.sleep_forever()
-            raise AssertionError("unreachable") from error
-
-    async def _open_successor(self) -> None:
-        """Another session beside the present one, for the time after its end."""
-        for_session = self._session_scope
-        try:
-            connection = await self._open_session(self._limits.reconnect_s)
-        except ModelError as error:
-            self._apply(self._conversation.successor_failed(str(error), trio.current_time()))
-            return
-        if self._session_scope is not for_session:
-            connection.release()  # too late: the session was lost meanwhile, and replaced
-            return
-        self._successor = connection
-        self._apply(self._conversation.successor_ready(trio.current_time()))
-
-    async def _open_session(self, connect_s: float) -> RealtimeConnection:
-        connection: RealtimeConnection = await self._sessions.start(self._hold_session, connect_s)
-        self._connections.append(connection)
-        return connection
-
-    async def _hold_session(self, connect_s: float, *, task_status: trio.TaskStatus[RealtimeConnection]) -> None:
-        """Keep one model session open until it is released. Before `started` the end of the call cancels this."""
-        async with open_realtime(
-            self._services.realtime,
-            self._conversation.session_update(),
-            connect_s=connect_s,
-            close_s=self._limits.websocket_close_s,
-            connect_stream=self._services.connect_stream,
-        ) as connection:
-            task_status.started(connection)
-            await connection.released.wait()
-
-    def _lifetime_s(self, connection: RealtimeConnection) -> float | None:
-        """How long this session lasts, as the server says or as is known of it."""
-        if connection.expires_at is not None:
-            return connection.expires_at - time.time()
-        return self._services.realtime.session_max_s or None
 
     async def _answer(self) -> None:
         """Answer the caller; a short gap of the control connection is waited out, and so is the news of a hang-up."""
@@ -407,24 +324,27 @@ class _Call:
             await trio.sleep(TICK_S)
             now = trio.current_time()
             self._apply(self._conversation.tick(now))
-            # With a dead network path a write waits for ever, and websockets' ping behind it.
-            if now - self._uplink.stuck_since >= self._limits.model_send_s:
-                self._drop_session(
-                    EndReason.MODEL_LOST, f"the model's side has taken nothing for {self._limits.model_send_s:g} s"
-                )
-            if self._model_listens and now - self._last_audio_at >= self._limits.media_silent_s:
+            self._model.check(now)
+            if self._model.listening and now - self._last_audio_at >= self._limits.media_silent_s:
                 self._ending.declare(
                     EndReason.MEDIA_LOST, f"no audio frame from the caller for {self._limits.media_silent_s:g} s"
                 )
 
     async def _run_tool(self, command: RunTool) -> None:
-        context = ToolContext(
-            call_id=self.record.call_id, agent=self.record.agent, caller=self.record.caller, called=""
-        )
-        output = await self._services.tools.run(
-            command.name, command.arguments, timeout_s=self._limits.tool_s, context=context
-        )
+        tools, live, limit_s = self._services.tools, self._live, self._limits.tool_s
+        if tools.is_manual(command.name) and self._services.on_call is not None:
+            output = await live.wait_for_answer(command, limit_s)
+        else:
+            who = ToolContext(
+                call_id=live.call_id, agent=live.agent_name, caller=live.caller, called=live.called, call=live
+            )
+            output = await tools.run(command.name, command.arguments, timeout_s=limit_s, context=who)
         self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
+
+    async def _ask_approval(self, request: AskApproval) -> None:
+        given = await self._live.wait_for_approval(request, self._limits.tool_s)
+        now = trio.current_time()
+        self._apply(self._conversation.approval_given(request.request_id, given.approve, given.reason, now))
 
     async def _last_word_heard(self) -> None:
         """Wait until what was said last has left every buffer; not where the speech is broken off anyway."""
@@ -454,27 +374,27 @@ class _Call:
         for command in commands:
             match command:
                 case SendEvent(payload=payload):
+                    self._live.saw("client", payload)
                     if not self._uplink.put(payload):
-                        self._ending.declare(EndReason.MODEL_STALLED, "the model's connection takes nothing any more")
+                        self._model.drop(EndReason.MODEL_STALLED, "the model's connection takes nothing any more")
                 case Notice(event=event, facts=facts):
                     self._count(event, facts)
+                    self._live.noticed(command)
                     telemetry.notice(event, facts)
                 case RunTool():
                     self._tasks.start_soon(self._run_tool, command)
+                case AskApproval():
+                    self._tasks.start_soon(self._ask_approval, command)
                 case OpenSession():
-                    self._reopen = True
+                    self._model.reopen()
                 case DropSession(reason=reason, detail=detail, code=code):
-                    self._drop_session(reason, detail, code)
+                    self._model.drop(reason, detail, code)
                 case OpenSuccessor():
-                    self._tasks.start_soon(self._open_successor)
+                    self._tasks.start_soon(self._model.open_successor)
                 case SwapSessions():
-                    self._session_scope.cancel()
+                    self._model.swap()
                 case ResendAudio(since_s=since_s):
                     self._resend_audio(since_s)
-                case AskApproval(request_id=request_id):
-                    # Nobody to ask yet: an application can be there for a call (`live_call`), but need not.
-                    why = "Nobody is there to approve it."
-                    self._apply(self._conversation.approval_given(request_id, False, why, trio.current_time()))
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():

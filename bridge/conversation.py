@@ -234,7 +234,11 @@ class Conversation:
         self._accounts.clock.first_delta(now)
         if self._first_delta_at is None and not self._speech.audible:
             self._first_delta_at = now
+        sounding = self._speech.sounding
         self._speech.audio(delta, active=delta.response_id == self._responses.active)
+        if sounding:
+            # The line goes on without a gap, so nobody will say that something begins: at most 20 ms from now.
+            self._agent_starts(now)
 
     def _response_done(self, response: realtime.Response, now: float) -> None:
         self._speech.finish_item(response.id)
@@ -341,9 +345,14 @@ class Conversation:
         """The first frame of something audible has just been sent to the caller."""
         self._speech.line_quiet = False
         if not self._speech.sounding:
-            self._patience.heard(now)
-            self._accounts.first_frame(now)
-        if not self._speech.audible and not self._speech.sounding:
+            self._agent_starts(now)
+        return self._take(now)
+
+    def _agent_starts(self, now: float) -> None:
+        """The caller begins to hear the agent, or hears it again after a gap."""
+        self._patience.heard(now)
+        self._accounts.first_frame(now)
+        if not self._speech.audible:
             self._speech.audible = True
             facts: dict[str, object] = {}
             if self._first_delta_at is not None:
@@ -352,7 +361,6 @@ class Conversation:
                     facts["model_ms"] = round((self._first_delta_at - self._caller.ended_at) * 1000)
             self._first_delta_at = self._caller.ended_at = None
             self._commands.notice("agent_starts", **facts)
-        return self._take(now)
 
     def playout_idle(self, now: float) -> list[Command]:
         """There is nothing left to send to the caller. While a response is being generated it is only a gap."""

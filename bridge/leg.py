@@ -108,6 +108,11 @@ class CallControl(Protocol):
         """Caller id for logs and the record, or an empty string."""
         ...
 
+    @property
+    def called(self) -> str:
+        """The number or extension that was called, or an empty string."""
+        ...
+
     async def answer(self) -> None:
         """Answer the caller's channel and join it with the media. Raises `ControlError`. Idempotent."""
         ...

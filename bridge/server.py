@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -28,6 +28,7 @@ from bridge.config import Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
 from bridge.leg import CallControl, ControlHungUp
+from bridge.live_call import LiveCall
 from bridge.media_clock import MediaClock
 from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
@@ -35,6 +36,8 @@ from bridge.switchboard import Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
 _log = logging.getLogger("bridge.server")
+
+OnCall = Callable[[LiveCall], Awaitable[None]]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _REFUSALS = {
@@ -63,7 +66,7 @@ class Ready:
 class Bridge:
     """The calls of one process."""
 
-    def __init__(self, config: Config, seams: Seams, tools: ToolRegistry) -> None:
+    def __init__(self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None) -> None:
         self._config = config
         self.switchboard = Switchboard(config.server.max_calls)
         self._services = Services(
@@ -76,6 +79,7 @@ class Bridge:
             sounds=load_sounds(config.agents),
             prices=load_prices(config.realtime.prices),
             connect_stream=seams.connect_model,
+            on_call=on_call,
         )
         self._seams = seams
         self._draining = trio.Event()
@@ -275,13 +279,15 @@ async def serve(
     *,
     seams: Seams | None = None,
     tools: ToolRegistry | None = None,
+    on_call: OnCall | None = None,
     task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve calls until SIGTERM or SIGINT, then drain. A second signal ends the running calls at once.
 
-    Raises `ConfigError` when it can not listen. Cancelling ends all calls, each with its farewell.
+    `tools` may be called by the agents; `on_call` is run for each call, beside it (see `live_call`). Raises `ConfigError`
+    when it can not listen. Cancelling ends all calls, each with its farewell.
     """
-    bridge = Bridge(config, seams or Seams(), tools or ToolRegistry())
+    bridge = Bridge(config, seams or Seams(), tools or ToolRegistry(), on_call)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, bridge, nursery.cancel_scope)
         await bridge.run(task_status)

@@ -106,6 +106,11 @@ class Observers(Generic[_Entry]):
         self._ended = False
         self._error: ModelError | None = None
 
+    @property
+    def any(self) -> bool:
+        """Whether anybody listens: without, nothing needs to be prepared for `tell`."""
+        return bool(self._streams)
+
     def open(self, wants: Callable[[_Entry], bool]) -> EventStream[_Entry]:
         """A stream that hears of everything from now on."""
         stream = EventStream(self._size, wants)

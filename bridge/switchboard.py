@@ -25,6 +25,7 @@ class NoCallControl:
 
     reports_digits = False
     caller = ""
+    called = ""
 
     async def answer(self) -> None:
         """The dialplan has answered already."""

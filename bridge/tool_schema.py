@@ -39,12 +39,14 @@ class ToolContext:
     bridge and is no part of the schema. What is unknown is empty.
 
     `call_id`: the phone call's id, as in its record and logs. `agent`: the profile's name. `caller`, `called`: numbers.
+    `call`: the running call itself (a `bridge.live_call.LiveCall`), None outside of one.
     """
 
     call_id: str = ""
     agent: str = ""
     caller: str = ""
     called: str = ""
+    call: Any = None
 
 
 class ArgumentError(Exception):

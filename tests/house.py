@@ -25,7 +25,7 @@ import trio
 from sdk_types import check_client, check_server
 
 from bridge.config import load_config
-from bridge.server import Ready, Seams, serve
+from bridge.server import OnCall, Ready, Seams, serve
 from bridge.tools import ToolRegistry
 from simulators.ari_server import AriServer, FakeChannel
 from simulators.caller import Caller
@@ -185,6 +185,7 @@ async def house(
     overrides: Mapping[str, str] | None = None,
     media_format: str = "slin16",
     tools: ToolRegistry | None = None,
+    on_call: OnCall | None = None,
     limit_s: float = 600.0,
 ) -> AsyncIterator[House]:
     """The bridge, served; `settings` is TOML, `overrides` are `section.key` values. `limit_s` of virtual time."""
@@ -213,7 +214,7 @@ async def house(
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
                     with bridge_scope:
-                        await serve(config, seams=seams, tools=tools, task_status=task_status)
+                        await serve(config, seams=seams, tools=tools, on_call=on_call, task_status=task_status)
                     served.set()
 
                 served, bridge_scope = trio.Event(), trio.CancelScope()

@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "one call, or one session of a program",
-        frozenset({"switchboard", "call", "session_engine", "realtime_session"}),
+        frozenset({"switchboard", "call", "model_sessions", "live_call", "session_engine", "realtime_session"}),
     ),
     ("one process", frozenset({"server", "__main__"})),
 )

@@ -18,8 +18,13 @@ from model_client import Client, dialled, serving
 from sdk_types import CLIENT, SERVER, check_client
 
 from bridge import call_tools, realtime
-from bridge.config import Agent, Destination, TurnDetection
+from bridge.audio import PcmFormat
+from bridge.config import Agent, Destination, Limits, TurnDetection
+from bridge.conversation import Conversation
+from bridge.dialogue import Command, SendEvent
 from bridge.history import ToolUse, message_item, output_item
+from bridge.live_call import LiveCall
+from bridge.playout import PlayoutQueue
 from simulators.model_script import Call, Fail, Incomplete, McpCall, Part, Say, Script, tone
 from simulators.realtime_faults import DropPoint
 from simulators.realtime_server import REFUSALS
@@ -34,6 +39,32 @@ AGENTS = {
     "deaf": Agent(transcription_model=""),
     "german": Agent(transcription_language="de"),
 }
+
+
+def from_application(*acts: Callable[[LiveCall], None]) -> list[bytes]:
+    """What the model is sent when an application does these things in a running call."""
+    sent: list[bytes] = []
+
+    def apply(commands: list[Command]) -> None:
+        sent.extend(it.payload for it in commands if isinstance(it, SendEvent))
+
+    for act in acts:
+        conversation = Conversation(Agent(greeting=""), PlayoutQueue(PcmFormat(16000), 1000), Limits())
+        conversation.connected(0.0, None)
+        conversation.media_ready(0.0)
+        call = LiveCall(
+            call_id="c",
+            agent_name="a",
+            agent=AGENT,
+            caller="",
+            called="",
+            conversation=conversation,
+            apply=apply,
+            clock=lambda: 0.0,
+        )
+        act(call)
+    return sent
+
 
 # "module.function": what it builds, in every shape that it has. A function that only passes on what another one builds
 # needs no case.
@@ -55,6 +86,15 @@ BUILT: Mapping[str, Callable[[], list[bytes]]] = {
         realtime.create_item(ToolUse("call_1", "weather", "{}").call_item()),
     ],
     "realtime.update_session": lambda: [realtime.update_session({"audio": {"output": {"speed": 1.1}}})],
+    "live_call.ask": lambda: from_application(lambda call: call.ask("What time is it?")),
+    "live_call.say": lambda: from_application(lambda call: call.say("Please hold the line.")),
+    "live_call.write": lambda: from_application(
+        lambda call: call.write("The caller is a customer."), lambda call: call.write("Hello?", role="user")
+    ),
+    "live_call.update_session": lambda: from_application(
+        lambda call: call.update_session({"audio": {"output": {"speed": 1.2}}}),
+        lambda call: call.update_session({"max_response_output_tokens": 400, "tools": []}),
+    ),
     "realtime.commit_audio": lambda: [realtime.commit_audio()],
     "realtime.clear_audio": lambda: [realtime.clear_audio()],
 }

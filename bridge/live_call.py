@@ -1,0 +1,183 @@
+"""A running call in the hands of an application: hear what happens in it, and take part.
+
+    async def attend(call: LiveCall) -> None:
+        async for event in call.events(["conversation.item.*", "error"]):
+            ...
+
+    await serve(config, on_call=attend)
+
+The application's function runs in the call's own nursery: it is cancelled when the call ends, and what it raises is
+logged and harms nobody. It may return at once; the call goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import trio
+
+from bridge.config import Agent
+from bridge.dialogue import AskApproval, Command, Dialogue, EndCall, Notice, RunTool, TransferCall
+from bridge.ending import EndReason
+from bridge.errors import ConfigError
+from bridge.event_stream import EventFilter
+from bridge.session_streams import EventStream, Observers
+
+_log = logging.getLogger("bridge.application")
+
+# What one observer may be behind; then it loses the oldest events, counted in `missed`.
+WAITING_EVENTS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """One event. `source`: `server` or `client` for the Realtime events of the model's session as they passed, `call` for
+    what the bridge makes of them (`caller_said`, `agent_said`, `turn`, `session_lost`, ...). `at_s`: trio's clock."""
+
+    source: Literal["server", "client", "call"]
+    at_s: float
+    type: str
+    event: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """An application's answer to a call of an MCP tool; `reason` is told to the model."""
+
+    approve: bool
+    reason: str = ""
+
+
+class LiveCall:
+    """One call while it runs. Every method is synchronous and may be called from any task of the call's process.
+
+    `manual_tools`: calls of tools without a handler that wait for `answer_tool`, by call id. `approve_mcp` is asked about
+    MCP tools whose server says `approve = "ask"`; without it they are denied.
+    """
+
+    def __init__(
+        self, *, call_id: str, agent_name: str, agent: Agent, caller: str, called: str, conversation: Dialogue,
+        apply: Callable[[list[Command]], None],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:  # fmt: skip
+        self.call_id = call_id
+        self.agent_name = agent_name
+        self.caller = caller
+        self.called = called
+        self.manual_tools: dict[str, RunTool] = {}
+        self.approve_mcp: Callable[[AskApproval], Awaitable[Approval]] | None = None
+        self._agent = agent
+        self._conversation = conversation
+        self._apply = apply
+        self._clock = clock
+        self._observers: Observers[CallEvent] = Observers(WAITING_EVENTS)
+        self._answers: dict[str, tuple[trio.Event, list[str]]] = {}
+
+    # Hearing ---------------------------------------------------------------------------------------------------------
+
+    def events(self, words: Iterable[str] | None = None) -> EventStream[CallEvent]:
+        """Everything that happens from now on, by the filter's words (`event_stream`; None: all but audio). Bounded: who
+        is slow loses the oldest events. The events of the call itself have plain names, such as `caller_said`."""
+        wanted = EventFilter.parse(words)
+        return self._observers.open(lambda event: wanted.takes(event.type))
+
+    # Taking part -----------------------------------------------------------------------------------------------------
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Send a Realtime client event. Those that concern what the bridge keeps track of are carried out by it, so that
+        nothing is lost (see `application`). Raises `ConfigError` for one that can not be sent."""
+        self._apply(self._conversation.application_event(event, self._clock()))
+
+    def update_session(self, fields: Mapping[str, Any]) -> None:
+        """Change fields of the session (GA or old flat names) for the rest of the call. Raises `ConfigError`."""
+        self.send({"type": "session.update", "session": fields})
+
+    def write(self, text: str, *, role: Literal["user", "system"] = "system") -> None:
+        """Put a text into the conversation, without asking for an answer."""
+        content = [{"type": "input_text", "text": text}]
+        self.send({"type": "conversation.item.create", "item": {"type": "message", "role": role, "content": content}})
+
+    def ask(self, text: str) -> None:
+        """Say something to the agent in the caller's place, and have it answered."""
+        self.write(text, role="user")
+        self.send({"type": "response.create"})
+
+    def say(self, text: str) -> None:
+        """Have the agent say this, in about these words, as soon as nobody else speaks."""
+        self.send({"type": "response.create", "response": {"instructions": f"Say exactly this: {text}"}})
+
+    def answer_tool(self, call_id: str, output: str) -> None:
+        """Answer a call of a manual tool. Raises `ConfigError` where none of this id waits."""
+        waiting = self._answers.get(call_id)
+        if waiting is None:
+            raise ConfigError(f"no call {call_id!r} of a tool waits for an answer")
+        waiting[1].append(output)
+        waiting[0].set()
+
+    def hang_up(self, reason: str = "the application ended the call") -> None:
+        """End the call when everything said so far has been heard."""
+        self._ends(EndCall(EndReason.AGENT_HUNG_UP, reason))
+
+    def transfer(self, destination: str) -> None:
+        """Hand the caller over to a destination of the agent's profile, when everything said so far has been heard.
+        Raises `ConfigError` for an unknown one."""
+        target = self._agent.transfers.get(destination)
+        if target is None:
+            known = ", ".join(self._agent.transfers) or "none"
+            raise ConfigError(f"agent {self.agent_name} has no destination {destination!r}; known: {known}")
+        self._ends(TransferCall("", destination, target.to))
+
+    def _ends(self, command: EndCall | TransferCall) -> None:
+        self._apply(self._conversation.application_ends(command, self._clock()))
+
+    # For the call ----------------------------------------------------------------------------------------------------
+
+    def saw(self, source: Literal["server", "client"], payload: bytes) -> None:
+        """A Realtime event passed. Parsed only where somebody listens."""
+        if self._observers.any:
+            event = msgspec.json.decode(payload)
+            self._observers.tell(CallEvent(source, self._clock(), str(event.get("type", "")), event))
+
+    def noticed(self, notice: Notice) -> None:
+        """The bridge tells something about the call."""
+        if self._observers.any:
+            self._observers.tell(CallEvent("call", self._clock(), notice.event, notice.facts))
+
+    async def wait_for_answer(self, command: RunTool, timeout_s: float) -> str:
+        """The application's answer to a manual tool, or the text that nobody gave one in time."""
+        answered, outputs = self._answers[command.call_id] = trio.Event(), []
+        self.manual_tools[command.call_id] = command
+        try:
+            with trio.move_on_after(timeout_s):
+                await answered.wait()
+                return str(outputs[0])
+            return f"Error: nobody answered {command.name} within {timeout_s:g} s"
+        finally:
+            del self._answers[command.call_id], self.manual_tools[command.call_id]
+
+    async def wait_for_approval(self, request: AskApproval, timeout_s: float) -> Approval:
+        """What the application decides; a denial where it is not there, fails, or takes too long."""
+        if self.approve_mcp is None:
+            return Approval(False, "Nobody is there to approve it.")
+        try:
+            with trio.move_on_after(timeout_s):
+                return await self.approve_mcp(request)
+        except Exception:
+            _log.exception("approve_mcp failed")
+            return Approval(False, "The approval failed.")
+        return Approval(False, "Nobody approved it in time.")
+
+    async def attend(self, on_call: Callable[[LiveCall], Awaitable[None]]) -> None:
+        """Run the application's function for this call."""
+        try:
+            await on_call(self)
+        except Exception:
+            _log.exception("the application's on_call failed; the call goes on without it")
+
+    def end(self) -> None:
+        """The call is over: streams end."""
+        self._observers.end(None)
