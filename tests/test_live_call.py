@@ -115,6 +115,7 @@ async def test_a_manual_tool_is_answered_by_the_application_or_by_the_limit(auto
         channel = await spoken(it, app)
         app.call.ask("May I?")
         await it.hears_of("tool_called")
+        await trio.sleep(0.1)
         (call_id,) = app.call.manual_tools
         with pytest.raises(ConfigError, match="no call 'nobody'"):
             app.call.answer_tool("nobody", "x")

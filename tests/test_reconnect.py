@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trio
 from house import House, house
-from line import ms_of, speech_of
+from test_call import ms_of, speech_of
 from trio.testing import MockClock
 
 from bridge.tools import Tool, ToolRegistry
