@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from house import House, house
-from test_call import ms_of, speech_of
 from trio.testing import MockClock
 
 from bridge.tools import Tool, ToolRegistry
