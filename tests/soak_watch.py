@@ -20,8 +20,8 @@ RACES = frozenset({"response_cancel_not_active"})
 FAULTS = ("Your session hit", *(message for _, _, message in REFUSALS.values()))
 # A create that crosses with a response of the server's own is a race for about one way there and back.
 RACE_S = 0.5
-# A tick of 250 ms, and what is in the queue.
-SILENCE_S = Limits().caller_waits_s + 0.25 + 0.1
+# A tick of 250 ms to see that a wait has begun, one to see that it is too long, and what is in the queue.
+SILENCE_S = Limits().caller_waits_s + 2 * 0.25 + 0.1
 # A connection that lived so long after a function call has seen its output: the tool's time, and reserves.
 ANSWERED_S = Limits().tool_s + 5.0
 
