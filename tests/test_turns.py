@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import trio
 from house import FAST, House, house
+from talking import gaps_ms, heard_ms, kinds, say, statuses, voice, voice_heard
 from trio.testing import MockClock
 
 from bridge.responses import APART
 from bridge.tools import Tool, ToolRegistry
-from simulators.caller import Caller
 from simulators.model_script import Call, Fail, Pace, Say, Script
 
 NO_LAG = {"asterisk.lag_ms": "0"}
@@ -27,48 +26,6 @@ STORY_SLOWLY = Say(STORY.text, ms=10_000, hz=440, pace=Pace(speed=1.2))
 def policy(barge_in: str, **agent: str) -> str:
     more = "".join(f"\n{key} = {value}" for key, value in agent.items())
     return f'[agents.default]\nbarge_in = "{barge_in}"{more}\n'
-
-
-def voice(ms: int, rate_hz: int = 16000, hz: float = 300) -> bytes:
-    """Sound that every VAD takes for speech."""
-    at = np.arange(rate_hz * ms // 1000) / rate_hz
-    return np.asarray(9000 * np.sin(2 * np.pi * hz * at)).astype("<i2").tobytes()
-
-
-def loud(caller: Caller) -> list[tuple[float, bytes]]:
-    """The frames that were not silence, with their arrival."""
-    return [(at, pcm) for at, pcm in caller.heard_frames if any(pcm)]
-
-
-def voice_heard(caller: Caller) -> bytes:
-    """All that was heard, without the silence around and between."""
-    return b"".join(pcm for _, pcm in loud(caller))
-
-
-def heard_ms(caller: Caller) -> float:
-    return len(loud(caller)) * 20
-
-
-def gaps_ms(caller: Caller) -> list[int]:
-    """Silences between what was heard, of more than a frame."""
-    times = [at for at, _ in loud(caller)]
-    return [round((b - a) * 1000) - 20 for a, b in pairwise(times) if b - a > 0.03]
-
-
-async def say(it: House, caller: Caller, ms: int) -> None:
-    """The caller speaks; returns when the server has told that he stopped."""
-    n = len(it.model.sent_events("input_audio_buffer.speech_stopped"))
-    caller.say(voice(ms))
-    await it.model.wait_sent("input_audio_buffer.speech_stopped", n + 1)
-
-
-def kinds(it: House, *of: str) -> list[str]:
-    """The types of the client's events in order, only these."""
-    return [passed.event["type"] for passed in it.model.received if passed.event["type"] in of]
-
-
-def statuses(it: House) -> list[str]:
-    return [event["response"]["status"] for event in it.model.sent_events("response.done")]
 
 
 # Moments of a reply at which a caller speaks: (script, how long after the agent begins to be heard)
