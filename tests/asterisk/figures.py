@@ -19,8 +19,25 @@ HANG_UP = "last sample of the goodbye to the end of the line"
 RESUMED = "model lost: session_lost to session_resumed, without the model's time"
 CUT = "model lost in mid-reply: silence in the line, without the model's time"
 SWAP = "rollover: silence before the answer, more than at the turn before"
+SWAP_GAP = "rollover in mid-reply: longest gap in the recorded reply"
+WAITS = "a silent model: silence until the bridge's own sound, above limits.caller_waits_s"
 
-_ORDER = (SET_UP, ANSWER, UPLINK_P50, UPLINK_P99, REPLY, LATENESS, BARGE_IN, TRUNCATE, HANG_UP, RESUMED, CUT, SWAP)
+_ORDER = (
+    SET_UP,
+    ANSWER,
+    UPLINK_P50,
+    UPLINK_P99,
+    REPLY,
+    LATENESS,
+    BARGE_IN,
+    TRUNCATE,
+    HANG_UP,
+    RESUMED,
+    CUT,
+    SWAP,
+    SWAP_GAP,
+    WAITS,
+)
 _ENOUGH = 100
 _FORMATS = ("slin", "slin16", "slin24")
 _noted: dict[tuple[str, str], list[float]] = defaultdict(list)

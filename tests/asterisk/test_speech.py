@@ -12,6 +12,7 @@ from asterisk import figures
 from asterisk.compare import compare
 from asterisk.exchange import RECORDINGS
 from asterisk.line import FORMATS, Line, line
+from asterisk.talking import BAND_HZ
 from simulators.model_script import Say, Script
 from simulators.model_voice import Phrasebook
 from simulators.wire_audio import resampled
@@ -21,8 +22,6 @@ pytestmark = pytest.mark.asterisk
 PHRASES = Phrasebook.load().phrases
 REPLY, QUESTION = PHRASES["hours_saturday"], PHRASES["interrupt_saturday"]
 SHORT_REPLY = PHRASES["tool_done"]
-# A bridge at 8 kHz carries what a telephone carries; the others all that the phrasebook holds (16 kHz, less its edge).
-BAND_HZ = {"slin": (100.0, 3400.0), "slin16": (100.0, 7000.0), "slin24": (100.0, 7000.0)}
 # A telephone buffers 40 ms and more; the caller here is a process beside others, so this tells a stall, not a glitch.
 MAX_GAP_MS = 80
 
