@@ -102,7 +102,7 @@ class _Readable:
         self._calls: dict[int, _Carried] = {}
 
     def add(self, call: _Carried) -> None:
-        if call.descriptor is not None:
+        if call.descriptor is not None and not self._epoll.closed:
             self._calls[call.descriptor] = call
             self._epoll.register(call.descriptor, select.EPOLLIN)
 
@@ -110,8 +110,13 @@ class _Readable:
         """A socket that was closed meanwhile has left by itself, and its number may be that of another call."""
         if call.descriptor is not None and self._calls.get(call.descriptor) is call:
             del self._calls[call.descriptor]
-            with contextlib.suppress(OSError):
-                self._epoll.unregister(call.descriptor)
+            if not self._epoll.closed:
+                with contextlib.suppress(OSError):
+                    self._epoll.unregister(call.descriptor)
+
+    def close(self) -> None:
+        """Give the kernel's object back now, not when the garbage collector comes by. Further calls are not watched."""
+        self._epoll.close()
 
     def now(self) -> list[_Carried]:
         """Without waiting; nothing when there are no such calls."""
@@ -129,17 +134,20 @@ class MediaClock:
         self.metronome = Metronome(SLOT_S, max_catch_up=3 * PHASES)
 
     async def run(self) -> None:
-        """Tick for ever, as long as there are calls; sleep when there are none. Ends by cancellation."""
-        while True:
-            await self._busy.wait()
-            self.metronome.start(trio.current_time())
-            slot = 0
-            while any(self._phases):
-                deadline = self.metronome.next_deadline(trio.current_time())
-                await trio.sleep_until(deadline)
-                self._turn(slot % PHASES, deadline)
-                slot += 1
-            self._busy = trio.Event()
+        """Tick for ever, as long as there are calls; sleep when there are none. Ends by cancellation, and then for good."""
+        try:
+            while True:
+                await self._busy.wait()
+                self.metronome.start(trio.current_time())
+                slot = 0
+                while any(self._phases):
+                    deadline = self.metronome.next_deadline(trio.current_time())
+                    await trio.sleep_until(deadline)
+                    self._turn(slot % PHASES, deadline)
+                    slot += 1
+                self._busy = trio.Event()
+        finally:
+            self._readable.close()
 
     async def carry(
         self, leg: CallerLeg, hear: Hear, next_frame: NextFrame, converter: PcmConverter | None = None

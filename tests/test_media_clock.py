@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from random import Random
 from uuid import UUID, uuid4
 
@@ -674,3 +675,19 @@ async def test_with_legs_on_memory_streams(autojump_clock: Clock) -> None:
     assert [type(event) for _, event in calls[1].heard] == [CallerDigit] * 20 + [CallerLeft]
     assert isinstance(calls[2].error, MediaProtocolError)
     assert len(calls[2].heard) == 21
+
+
+async def test_a_clock_that_was_stopped_keeps_no_descriptor(autojump_clock: Clock) -> None:
+    """Not even until the garbage collector comes by, nor for a call that is still on it, or begins now."""
+    before = set(Path("/proc/self/fd").iterdir())
+    clock, legs = MediaClock(), [WatchedLeg(), WatchedLeg()]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        nursery.start_soon(clock.carry, legs[0], print, lambda _deadline: b"")
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    with trio.move_on_after(1):
+        await clock.carry(legs[1], print, lambda _deadline: b"")
+    for leg in legs:
+        leg.free()
+    assert set(Path("/proc/self/fd").iterdir()) <= before
