@@ -19,6 +19,8 @@ from bridge.tool_use import ToolUse
 
 # Caller's audio that was sent again is answered by itself if there was speech in it; if there was none, we ask.
 RESENT_WAIT_S = 3.0
+# Words that were over longer ago than this are no longer at hand to be sent again (`call` keeps so much audio).
+RESEND_S = 5.0
 RESUME = (
     "The connection broke for a moment while you were speaking. The caller heard your last message as far as it is "
     "written above. Go on from there; do not greet again and do not repeat yourself."
@@ -36,11 +38,18 @@ class Takeover:
         self._continuity = Continuity()
         self._sessions = 0
         self._resume_with: Ask | None = None
+        self._resend = False
 
     @property
     def owes(self) -> bool:
         """Without a session: an answer is owed as soon as there is one."""
-        return self._resume_with is not None or self._caller.unheard_from is not None
+        return self._resume_with is not None or self._resend
+
+    @property
+    def _underway(self) -> bool:
+        """The server generates or owes something, or hears the caller."""
+        responses = self._talk.responses
+        return responses.busy or responses.awaited or self._talk.barge_in.speaking
 
     # The shell reports -----------------------------------------------------------------------------------------------
 
@@ -50,6 +59,9 @@ class Takeover:
         self._talk.follow(self._talk.session)
         self._sessions += 1
         if self._sessions > 1:
+            if self._talk.lost_at is None and self._underway:
+                # Something began between the decision to change over and now: the old session has taken it with it.
+                self._break_off(now)
             self._tell_everything(now)
 
     def lost(self, reason: EndReason, detail: str, code: str | None, now: float) -> bool:
@@ -59,23 +71,30 @@ class Takeover:
         talk.commands.notice(
             "session_lost", reason=reason.value, detail=detail, code=code, losses=self._continuity.losses
         )
+        self._break_off(now)
+        talk.lost_at = now
+        if again and not talk.endgame.closing:
+            talk.commands.do(OpenSession())
+        return again
+
+    def _break_off(self, now: float) -> None:
+        """Nothing comes any more of what the old session was doing; remember what of it is still owed."""
+        talk = self._talk
         speaking = talk.barge_in.speaking
         if talk.barge_in.session_lost() is Reaction.RESUME:
             talk.speech.resume()
+        since = self._caller.unheard_from
+        self._resend = since is not None and (speaking or now - since <= RESEND_S)
         received = talk.responses.active is not None and talk.speech.received(talk.responses.active)
         self._tools.session_lost()
         waited_for = talk.responses.awaited or talk.responses.owed or talk.responses.busy
         cut = talk.responses.session_lost()
         talk.speech.finish_item()
         talk.step(Step.SESSION_LOST)
-        talk.lost_at = now
         self._resume_with = None
         if waited_for and not speaking:
             # Whatever there was of the answer has been received, so the caller hears it and it stands in the history.
             self._resume_with = talk.ask(RESUME) if received else cut or Ask()
-        if again and not talk.endgame.closing:
-            talk.commands.do(OpenSession())
-        return again
 
     def successor_ready(self) -> None:
         self._continuity.successor_ready()
@@ -91,7 +110,7 @@ class Takeover:
     def tick(self, now: float) -> None:
         """The session's own end comes nearer."""
         talk = self._talk
-        between = not (talk.responses.busy or talk.responses.awaited or talk.barge_in.speaking)
+        between = not self._underway
         quiet = between and talk.speech.silent and not self._tools.busy
         match self._continuity.tick(now, between_turns=between, quiet=quiet):
             case Change.OPEN_SUCCESSOR:
@@ -102,13 +121,13 @@ class Takeover:
     def _tell_everything(self, now: float) -> None:
         talk, caller = self._talk, self._caller
         lost_at, talk.lost_at = talk.lost_at, None
-        again = caller.unheard_from is not None
+        again, self._resend = self._resend, False
         for item in talk.history.replay(leave_out=caller.unheard_item if again else ""):
             talk.commands.send(realtime.create_item(item))
-        since = [it for it in (lost_at, caller.unheard_from) if it is not None]
+        since = [it for it in (lost_at, caller.unheard_from if again else None) if it is not None]
         if again:
             talk.history.forget(caller.unheard_item)
-            caller.unheard_from = None
+        caller.unheard_from = None
         gap_ms = 0 if lost_at is None else round((now - lost_at) * 1000)
         talk.commands.notice("session_resumed", sessions=self._sessions, gap_ms=gap_ms)
         if since:

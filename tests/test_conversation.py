@@ -652,3 +652,32 @@ def test_unknown_events_and_fields_are_ignored() -> None:
 def test_what_the_protocol_does_not_allow_is_the_models_fault(message: str) -> None:
     with pytest.raises(ModelProtocolError):
         Rig().it.model_message(message, 0.0)
+
+
+def test_what_began_while_the_sessions_were_exchanged_is_asked_for_again() -> None:
+    """The decision to change over was made in a quiet moment, but the old session's last message came after it."""
+    rig = Rig().greeted()
+    rig.it.connected(rig.now, None)
+    rig.it.successor_ready(rig.now)
+    rig.created("R1")
+    assert rig.state() is State.RESPONDING
+    commands = rig.it.connected(rig.now, None)
+    assert types(commands)[-1] == "response.create"
+    assert rig.state() is State.LISTENING
+    rig.created("R2")
+    rig.delta(100, "R2", "A2")
+    rig.done("R2")
+    assert rig.playout.queued_ms == 100
+
+
+def test_words_of_long_ago_are_not_answered_after_a_loss() -> None:
+    """A noise that nobody transcribed or answered; minutes later the session is lost."""
+    rig = Rig().greeted()
+    rig.it.connected(rig.now, None)
+    rig.speech_started()
+    rig.speech_stopped()
+    rig.now += 60
+    rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
+    commands = rig.it.connected(rig.now + 1, None)
+    assert "response.create" not in types(commands)
+    assert types(rig.it.tick(rig.now + 10)) == []
