@@ -677,9 +677,14 @@ async def test_with_legs_on_memory_streams(autojump_clock: Clock) -> None:
     assert len(calls[2].heard) == 21
 
 
+def descriptors() -> set[Path]:
+    """The open files of this process."""
+    return set(Path("/proc/self/fd").iterdir())
+
+
 async def test_a_clock_that_was_stopped_keeps_no_descriptor(autojump_clock: Clock) -> None:
     """Not even until the garbage collector comes by, nor for a call that is still on it, or begins now."""
-    before = set(Path("/proc/self/fd").iterdir())
+    before = descriptors()
     clock, legs = MediaClock(), [WatchedLeg(), WatchedLeg()]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
@@ -690,4 +695,4 @@ async def test_a_clock_that_was_stopped_keeps_no_descriptor(autojump_clock: Cloc
         await clock.carry(legs[1], print, lambda _deadline: b"")
     for leg in legs:
         leg.free()
-    assert set(Path("/proc/self/fd").iterdir()) <= before
+    assert descriptors() <= before
