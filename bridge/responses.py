@@ -39,6 +39,9 @@ class Responses:
         self.active: str | None = None
         self.requested = False
         self.asked = Ask()
+        """What the newest response that began was asked for; plain: the server began it by itself."""
+        self._request = Ask()
+        self._server_owes = False
         self._owed: Ask | None = None
         self._owed_from = 0.0
         self._discarded: set[str] = set()
@@ -60,8 +63,11 @@ class Responses:
         return self._owed is not None
 
     def want(self, ask: Ask, not_before: float = 0.0) -> None:
-        """The agent is to speak as soon as that is legal. The newest wish replaces one that waits."""
-        self._owed, self._owed_from = ask, not_before
+        """The agent is to speak as soon as that is legal. The newest wish replaces one that waits; but a plain one adds
+        nothing to one with words of its own, and none cuts the wait of a rate limit short."""
+        if self._owed is not None and not ask.fields:
+            ask = self._owed
+        self._owed, self._owed_from = ask, max(not_before, self._owed_from) if self.rate_limited else not_before
 
     def forget(self) -> None:
         """Nothing is owed any more: the answer to the caller's next turn covers it."""
@@ -72,23 +78,27 @@ class Responses:
         """What to send as `response.create` now, if anything; it counts as asked for from here on."""
         if self._owed is None or self.busy or now < self._owed_from:
             return None
-        self.asked, self._owed = self._owed, None
+        self._request, self._owed = self._owed, None
         self.requested, self.rate_limited = True, False
         self._waiting_since = now
-        return self.asked
+        return self._request
 
     # What the server does --------------------------------------------------------------------------------------------
 
     def created(self, response: realtime.Response, now: float) -> bool:
-        """A response has begun. False: it does not belong to the dialogue (section 3.9)."""
+        """A response has begun. False: it does not belong to the dialogue (section 3.9).
+
+        One that the server owed comes first: what we asked for meanwhile is refused, or follows it.
+        """
         if APART in (response.metadata or {}):
             self._apart.add(response.id)
             self._discarded.add(response.id)
             return False
         self.active = response.id
-        if not self.requested:
-            self.asked = Ask()
-        self.requested = False
+        ours = self.requested and not self._server_owes
+        self.asked = self._request if ours else Ask()
+        self.requested = self.requested and not ours
+        self._server_owes = False
         self._waiting_since = now
         return True
 
@@ -97,7 +107,8 @@ class Responses:
         self._apart.discard(response.id)
         if response.id != self.active:
             return False
-        self.active = self._waiting_since = None
+        self.active = None
+        self._waiting_since = now if self.requested else None
         self._owed_from = max(now, self._owed_from if self.rate_limited else now)
         if response.status in ("completed", "incomplete"):
             self._retry_left, self._rate_limits = True, 0
@@ -105,9 +116,9 @@ class Responses:
 
     def refused(self, now: float) -> None:
         """A request was refused since one is active; ours, or the one that the server wanted for the caller's turn."""
-        ask = self.asked if self.requested else Ask()
+        ask = self._request if self.requested else Ask()
         self.requested = False
-        self.want(ask, now + REFUSED_WAIT_S)
+        self.want(self._owed or ask, now + REFUSED_WAIT_S)
 
     def retry(self, error: ServerError, now: float) -> bool:
         """A response failed: ask for the same again, after the wait that a rate limit wants. False: no use."""
@@ -144,8 +155,9 @@ class Responses:
     # Signs of life ---------------------------------------------------------------------------------------------------
 
     def expect(self, now: float) -> None:
-        """The server owes a response (the caller's turn is committed)."""
+        """The server owes a response (the caller's turn is committed), or goes on with the one that is active."""
         self._waiting_since = now
+        self._server_owes = self.active is None
 
     def sign_of_life(self, now: float) -> None:
         """Any event while a response is active."""
@@ -154,6 +166,7 @@ class Responses:
 
     def expect_nothing(self) -> None:
         self._waiting_since = None
+        self._server_owes = False
 
     @property
     def awaited(self) -> bool:
@@ -165,7 +178,10 @@ class Responses:
 
     def session_lost(self) -> Ask | None:
         """The session is gone, and with it what it was doing. Returns what had been asked for and not been given."""
-        cut = self.asked if self.busy else self._owed
+        if self.requested:
+            cut: Ask | None = self._request
+        else:
+            cut = self.asked if self.active is not None else self._owed
         self.active = self._waiting_since = self._owed = None
-        self.requested = self.rate_limited = False
+        self.requested = self.rate_limited = self._server_owes = False
         return cut

@@ -139,6 +139,53 @@ def test_the_servers_own_refused_answer_is_asked_for_plainly() -> None:
     assert it.next_request(2.0) == Ask()
 
 
+def test_a_request_that_crossed_with_the_servers_own_answer_keeps_its_words() -> None:
+    """The turn was committed, so what begins next is the server's answer to it; the refusal of ours follows."""
+    it = Responses(STALL_S)
+    it.expect(0.0)
+    it.want(GREET)
+    assert it.next_request(0.1) is GREET
+    it.created(response("R1"), 0.2)
+    assert it.asked == Ask()
+    it.refused(0.3)
+    assert it.next_request(1.0) is None
+    it.done(response("R1", "completed"), 2.0)
+    assert it.next_request(2.0) is GREET
+
+
+def test_a_request_that_comes_just_behind_the_servers_own_answer_is_followed() -> None:
+    """That answer was over before our request arrived, so nothing was refused: ours begins next."""
+    it = Responses(STALL_S)
+    it.expect(0.0)
+    it.want(GREET)
+    it.next_request(0.1)
+    it.created(response("R1"), 0.2)
+    it.done(response("R1", "completed"), 0.3)
+    assert it.busy
+    assert not it.stalled(8.2)
+    assert it.stalled(8.3), "it must come"
+    it.created(response("R2"), 0.4)
+    assert it.asked is GREET
+    it.done(response("R2", "completed"), 1.0)
+    assert (it.busy, it.awaited) == (False, False)
+
+
+def test_a_plain_wish_takes_no_words_from_one_that_waits() -> None:
+    it = generating(Ask())
+    it.want(GREET)
+    it.want(Ask())
+    it.done(response(status="completed"), 1.0)
+    assert it.next_request(1.0) is GREET
+
+
+def test_a_wish_does_not_cut_the_wait_of_a_rate_limit_short() -> None:
+    it = generating()
+    assert failing(it, LIMITED, 1.0)
+    it.want(Ask())
+    assert it.next_request(2.9) is None
+    assert it.next_request(3.0) is GREET
+
+
 # Failures -------------------------------------------------------------------------------------------------------------
 
 

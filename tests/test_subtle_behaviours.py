@@ -543,7 +543,10 @@ async def test_15_a_refusal_after_a_good_upgrade_is_one(autojump_clock: MockCloc
 
 async def test_also_each_command_is_a_message_of_its_own(autojump_clock: MockClock) -> None:
     """Truncation, outputs, requests and audio at once: the strict server understands every one."""
-    async with house(Script.of([LONG, Call("fine")], *[[Call("fine"), HELLO]] * 4), tools=TOOLS) as it:
+    script = Script.of([LONG, Call("fine")])
+    for _ in range(4):
+        script.add([Call("fine"), HELLO])
+    async with house(script, tools=TOOLS) as it:
         channel, caller = await it.stasis_call()
         await it.hears_of("agent_starts")
         for _ in range(3):
