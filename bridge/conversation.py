@@ -407,7 +407,8 @@ class Conversation:
     def _why_silent(self) -> Why | None:
         """What the caller waits for, if it is not the caller's turn."""
         if self._talk.lost_at is not None:
-            return Why.RECONNECTING if self._takeover.owes or self._tools.busy else None
+            owed = self._takeover.owes or self._tools.busy or self._responses.owed
+            return Why.RECONNECTING if owed else None
         if self._responses.rate_limited:
             return Why.RATE_LIMITED
         if self._tools.busy:

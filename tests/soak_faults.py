@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -42,7 +42,13 @@ def _drop(point: DropPoint) -> Fault:
 
 
 def _failing(*failures: Fail) -> Callable[[House, random.Random], AbstractContextManager[object]]:
-    return lambda it, chance: it.model.failing(*failures[: chance.randrange(1, len(failures) + 1)])
+    @contextmanager
+    def throw(it: House, chance: random.Random) -> Iterator[None]:
+        with it.model.failing(*failures[: chance.randrange(1, len(failures) + 1)]):
+            yield
+        it.model.faults.failing.clear()
+
+    return throw
 
 
 def _errors(it: House, chance: random.Random) -> AbstractContextManager[object]:
