@@ -53,6 +53,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     audiosocket_port: int = 9092
     accept_plain_calls: bool = True
     max_calls: int = 100
+    max_lateness_ms: float = 10.0
     log_format: Literal["console", "json"] = "console"
 
 
@@ -383,6 +384,11 @@ def _check(config: Config) -> None:
     require(0 <= config.asterisk.lag_ms <= 1000, "asterisk.lag_ms", "must be 0 to 1000")
     require(0 <= config.server.audiosocket_port <= 65535, "server.audiosocket_port", "must be 0 to 65535")
     require(config.server.max_calls > 0, "server.max_calls", "must be at least 1")
+    require(
+        0 <= config.server.max_lateness_ms <= 60,
+        "server.max_lateness_ms",
+        "must be 0 (any) to 60: a telephone's jitter buffer holds no more",
+    )
     for name, value in msgspec.structs.asdict(config.limits).items():
         require(value > 0, f"limits.{name}", "must be above zero")
     require(config.realtime.session_max_s >= 0, "realtime.session_max_s", "must not be negative")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 import select
 from collections.abc import Callable, Sequence
 
@@ -125,9 +126,13 @@ class _Readable:
 
 
 class MediaClock:
-    """Drives the media of every call. `run` once a process; `carry` for each call."""
+    """Drives the media of every call. `run` once a process; `carry` for each call.
 
-    def __init__(self) -> None:
+    `note_lateness(frames, late_s, now)` is told each turn how late the last of its frames was sent.
+    """
+
+    def __init__(self, note_lateness: Callable[[int, float, float], None] = lambda *_: None) -> None:
+        self._note_lateness = note_lateness
         self._phases: list[dict[_Carried, None]] = [{} for _ in range(PHASES)]
         self._readable = _Readable()
         self._busy = trio.Event()
@@ -141,13 +146,22 @@ class MediaClock:
                 self.metronome.start(trio.current_time())
                 slot = 0
                 while any(self._phases):
-                    deadline = self.metronome.next_deadline(trio.current_time())
+                    deadline = self._next_deadline()
                     await trio.sleep_until(deadline)
                     self._turn(slot % PHASES, deadline)
                     slot += 1
                 self._busy = trio.Event()
         finally:
             self._readable.close()
+
+    def _next_deadline(self) -> float:
+        now, lost = trio.current_time(), self.metronome.lost
+        deadline = self.metronome.next_deadline(now)
+        if self.metronome.lost > lost:
+            # Each turn that was lost is a frame for the calls of its phase.
+            carried = sum(map(len, self._phases))
+            self._note_lateness((self.metronome.lost - lost) * carried // PHASES, math.inf, now)
+        return deadline
 
     async def carry(
         self, leg: CallerLeg, hear: Hear, next_frame: NextFrame, converter: PcmConverter | None = None
@@ -185,6 +199,9 @@ class MediaClock:
             call.read_lately = False
             if not call.off:
                 self._try(call, call.send, deadline)
+        if due:
+            now = trio.current_time()
+            self._note_lateness(len(due), now - deadline, now)
 
     def _read(self, calls: Sequence[_Carried]) -> None:
         """Read all of these, convert what their callers have said in one step, and tell it."""

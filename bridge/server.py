@@ -27,12 +27,13 @@ from bridge.call import Services, run_call
 from bridge.config import Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
+from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
 from bridge.media_clock import MediaClock
 from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
-from bridge.switchboard import Expectation, NoCallControl, Switchboard
+from bridge.switchboard import DRAINING, Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
 
 _log = logging.getLogger("bridge.server")
@@ -40,10 +41,6 @@ _log = logging.getLogger("bridge.server")
 OnCall = Callable[[LiveCall], Awaitable[None]]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_REFUSALS = {
-    EndReason.SERVER_DRAINING: "the bridge is being stopped",
-    EndReason.REFUSED_BUSY: "server.max_calls are running",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +65,12 @@ class Bridge:
 
     def __init__(self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None) -> None:
         self._config = config
-        self.switchboard = Switchboard(config.server.max_calls)
+        lateness = Lateness(config.server.max_lateness_ms)
+        self.switchboard = Switchboard(config.server.max_calls, lateness)
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
-            clock=MediaClock(),
+            clock=MediaClock(lateness.note),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
             tools=tools,
@@ -150,9 +148,9 @@ class Bridge:
         telemetry.call_id_of_context.set(str(call_id))
         argument = control.arguments[0] if control.arguments else ""
         name, agent = config.agent_for(argument=argument, called=control.called)
-        refusal = self.switchboard.admit()
+        refusal = self.switchboard.admit(trio.current_time())
         if refusal is not None:
-            await self._turn_away(call_id, name, control, refusal, _REFUSALS[refusal])
+            await self._turn_away(call_id, name, control, *refusal)
             return
         telemetry.notice(
             "call_arrives",
@@ -160,7 +158,7 @@ class Bridge:
         )
         expectation = Expectation(call_id, control, name, agent)
         self.switchboard.expect(expectation)
-        reason, detail = EndReason.SERVER_DRAINING, _REFUSALS[EndReason.SERVER_DRAINING]
+        reason, detail = EndReason.SERVER_DRAINING, DRAINING
         try:
             reason, detail = await self._bring_media(control, expectation)
         except Exception as error:
@@ -250,9 +248,9 @@ class Bridge:
         """A call by AudioSocket() or Dial(AudioSocket/...): nobody told us of it before its media came."""
         name, agent = self._config.agent_for()
         control = NoCallControl()
-        refusal = self.switchboard.admit()
+        refusal = self.switchboard.admit(trio.current_time())
         if refusal is not None:
-            await self._turn_away(leg.call_id, name, control, refusal, _REFUSALS[refusal])
+            await self._turn_away(leg.call_id, name, control, *refusal)
             return
         with self.switchboard.slot():
             try:

@@ -17,7 +17,10 @@ import trio
 from bridge.config import Agent
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
+from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlEvent
+
+DRAINING = "the bridge is being stopped"
 
 
 class NoCallControl:
@@ -62,20 +65,24 @@ class Expectation:
 class Switchboard:
     """The calls of one process: those that wait for media, and how many run."""
 
-    def __init__(self, max_calls: int) -> None:
+    def __init__(self, max_calls: int, lateness: Lateness) -> None:
         self._max_calls = max_calls
+        self._lateness = lateness
         self._expected: dict[UUID, Expectation] = {}
         # Asterisk connects within 2 s or not at all (5.12), so the last few hundred are plenty.
         self._withdrawn: deque[UUID] = deque(maxlen=256)
         self.running = 0
         self.draining = False
 
-    def admit(self) -> EndReason | None:
+    def admit(self, now: float) -> tuple[EndReason, str] | None:
         """None when one more call may come in, else why not. Calls that still wait for their media count too."""
         if self.draining:
-            return EndReason.SERVER_DRAINING
+            return EndReason.SERVER_DRAINING, DRAINING
         if self.running + len(self._expected) >= self._max_calls:
-            return EndReason.REFUSED_BUSY
+            return EndReason.REFUSED_BUSY, "server.max_calls are running"
+        if self._lateness.too_late(now):
+            late = f"more than 1 % of the callers' frames are sent later than {self._lateness.limit_ms:g} ms"
+            return EndReason.REFUSED_BUSY, f"{late} (server.max_lateness_ms)"
         return None
 
     @contextmanager

@@ -459,6 +459,27 @@ async def test_a_full_house_sends_callers_back_before_they_are_answered(autojump
         await it.ended(2)
 
 
+async def test_a_process_that_is_late_takes_no_further_calls_until_it_is_in_time(autojump_clock: MockClock) -> None:
+    """A busy machine: for 4 s all time stands still 30 ms long again and again."""
+    async with house(Script.of(Say("Hello!", ms=60_000), Say("Hello!"))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        for _ in range(50):
+            await trio.sleep(0.05)
+            autojump_clock.jump(0.03)
+        second = it.ari.incoming_call()
+        record = await it.ended()
+        assert record["reason"] == "refused_busy"
+        assert "later than 10 ms (server.max_lateness_ms)" in record["detail"]
+        assert (second.state, second.dialplan) == ("Ring", Place())
+        await trio.sleep(11)
+        third, _ = await it.stasis_call()
+        await it.hears_of("agent_starts", 2)
+        channel.hang_up()
+        third.hang_up()
+        assert [(await it.ended(n))["reason"] for n in (2, 3)] == ["caller_hung_up"] * 2
+
+
 async def test_the_drain_limit_returns_a_caller_whose_media_has_not_come(autojump_clock: MockClock) -> None:
     async with house(overrides={"limits.drain_s": "1", "limits.media_arrival_s": "30"}) as it:
         it.media_comes = False

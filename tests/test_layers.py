@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "conversation",
                 "leg",
                 "latency",
+                "lateness",
                 "patience",
                 "responses",
                 "barge_in",

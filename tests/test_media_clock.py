@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -402,6 +403,30 @@ async def test_what_was_said_in_a_stall_is_heard_right_after_it(autojump_clock: 
 
 
 # --- faults of one call --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stall_ms", [0, 30, 200])
+async def test_lateness_is_told_for_each_turn_and_lost_frames_are_told_too(
+    stall_ms: int, autojump_clock: Clock
+) -> None:
+    noted: list[tuple[int, float]] = []
+    clock, calls = MediaClock(lambda frames, late_s, _: noted.append((frames, late_s))), [Call() for _ in range(8)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        for call in calls:
+            nursery.start_soon(call.carry, clock)
+        await trio.sleep(0.1)
+        stall_once(calls[0], autojump_clock, stall_ms / 1000)
+        await trio.sleep(1.899)
+        nursery.cancel_scope.cancel()
+    assert sum(frames for frames, _ in noted) == 8 * 100
+    late_ms = sorted(round(late_s * 1000, 3) for _, late_s in noted if late_s > 1e-6)
+    if stall_ms == 0:
+        assert late_ms == []
+    elif stall_ms == 30:
+        assert late_ms == [5, 10, 15, 20, 25, 30]
+    else:
+        assert late_ms == [200, math.inf]
 
 
 def break_frame(call: Call) -> None:
