@@ -111,7 +111,7 @@ def running_bridge(
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         config, log = Path(folder) / "bridge.toml", Path(folder) / "log"
         config.write_text(
-            f'[server]\naudiosocket_port = 0\nmax_calls = {max_calls}\nlog_format = "json"\n'
+            f'[server]\naudiosocket_port = 0\nmax_calls = {max_calls}\nmax_lateness_ms = 0\nlog_format = "json"\n'
             f"[asterisk]\nenabled = false\nlag_ms = 0\n"
             f'[realtime]\nurl = "{realtime_url}"\napi_key = "bench"\n'
         )
