@@ -20,6 +20,7 @@ RESUMED = "model lost: session_lost to session_resumed, without the model's time
 CUT = "model lost in mid-reply: silence in the line, without the model's time"
 SWAP = "rollover: silence before the answer, more than at the turn before"
 SWAP_GAP = "rollover in mid-reply: longest gap in the recorded reply"
+JITTER = "RTP to a SIP telephone: most delayed packet behind the least delayed one"
 WAITS = "a silent model: silence until the bridge's own sound, above limits.caller_waits_s"
 
 _ORDER = (
@@ -37,6 +38,7 @@ _ORDER = (
     SWAP,
     SWAP_GAP,
     WAITS,
+    JITTER,
 )
 _ENOUGH = 100
 _FORMATS = ("slin", "slin16", "slin24")

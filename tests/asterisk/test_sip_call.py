@@ -1,4 +1,4 @@
-"""A SIP telephone (sipp) with RTP: rings until the model is ready, speaks, presses keys, is hung up on by the agent."""
+"""A SIP telephone (sipp) with RTP: rings until the model is ready, speaks, presses keys, hears, and is hung up on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from asterisk.compare import compare
+from asterisk import figures
+from asterisk.compare import compare, from_first_loud, loud_span_ms, tone_share
 from asterisk.exchange import command
 from asterisk.line import Line, free_port, line
+from asterisk.rtp_heard import RATE_HZ, Earpiece
 from asterisk.rtp_pcap import Telephone
 from simulators.model_script import Call, Say, Script
 from simulators.model_voice import Phrasebook
@@ -23,7 +25,9 @@ from simulators.wire_audio import resampled
 pytestmark = pytest.mark.asterisk
 
 SCENARIO = Path(__file__).parent / "sip_call.xml"
-QUESTION = Phrasebook.load().phrases["interrupt_saturday"]
+PHRASES = Phrasebook.load().phrases
+QUESTION, GOODBYE = PHRASES["interrupt_saturday"], PHRASES["tool_done"]
+GREETING_MS, GREETING_HZ = 200, 880
 MODEL_TAKES_S = 0.7
 # "2026-11-21 07:20:00.123456", the direction and size, an empty line, and the first line of the message.
 _TRACED = re.compile(r"-{5,} (\d{4}-\d\d-\d\d)\s(\d\d:\d\d:\d\d\.\d+)\n.*\n\n(.*)")
@@ -56,28 +60,30 @@ def traced(messages: str, first_line: str) -> float:
 
 async def test_a_telephone_with_rtp_and_digits(tmp_path: Path) -> None:
     telephone = Telephone()
-    telephone.be_silent(300)
+    telephone.be_silent(500)
     telephone.say(resampled(QUESTION.pcm, 24000, 8000))
     telephone.be_silent(1200)
     telephone.press("4")
     telephone.be_silent(100)
     telephone.press("2")
-    telephone.be_silent(4000)
+    telephone.be_silent(5000)
     telephone.write(tmp_path / "telephone.pcap")
     script = Script.of(
-        Say("Hello!", ms=100),
+        Say("Hello!", ms=GREETING_MS, hz=GREETING_HZ),
         Say("Press keys, please.", ms=100),
-        [Say("Thank you, goodbye!", ms=300), Call("hang_up")],
+        [Say(GOODBYE.text, pcm=GOODBYE.pcm), Call("hang_up")],
         transcripts=[QUESTION.text],
     )
     async with line(script) as it, extension_of(it) as extension:
         it.marks.add("PJSIP/sipp")
         it.model.faults.created_after_s = MODEL_TAKES_S
+        ear = Earpiece(free_port() & ~1)
+        await it.nursery.start(ear.run)
         to_wall_clock = time.time() - trio.current_time()
         await trio.run_process(
             [
                 *("sipp", "127.0.0.1:5060", "-sf", str(SCENARIO), "-s", extension, "-m", "1", "-nostdin"),
-                *("-i", "127.0.0.1", "-p", str(free_port()), "-mi", "127.0.0.1", "-mp", str(free_port() & ~1)),
+                *("-i", "127.0.0.1", "-p", str(free_port()), "-mi", "127.0.0.1", "-mp", str(ear.port)),
                 *("-timeout", "20", "-timeout_error", "-trace_msg", "-message_file", str(tmp_path / "messages.log")),
                 *("-trace_err", "-error_file", str(tmp_path / "errors.log")),
             ],
@@ -102,3 +108,15 @@ async def test_a_telephone_with_rtp_and_digits(tmp_path: Path) -> None:
         ready_at = it.sent_at("session.updated") + to_wall_clock
         assert ringing - invited < MODEL_TAKES_S / 2, "rings at once"
         assert 0 < answered - ready_at < 0.5, "answered when the model is ready, and not before"
+
+        heard = ear.heard()
+        reply = compare(GOODBYE.pcm, 24000, heard, RATE_HZ)
+        print(f"the telephone heard: {reply}; jitter {ear.late_ms:.1f} ms of {len(ear.packets)} packets")
+        assert reply.same, f"to its last sample, before the hang-up: {reply}"
+        assert len({packet.ssrc for packet in ear.packets}) == 1
+        assert ear.lost == 0
+        assert ear.others == []
+        greeting = from_first_loud(heard)[: 16 * (GREETING_MS + 100)]
+        assert abs(loud_span_ms(greeting, RATE_HZ) - GREETING_MS) <= 1, "from its first sample, behind the answer"
+        assert tone_share(greeting, RATE_HZ, GREETING_HZ) > 0.95
+        figures.note(figures.JITTER, "slin16", ear.late_ms)
