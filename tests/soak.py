@@ -229,7 +229,7 @@ async def run_call(seed: int, minutes: float, result: Result) -> None:
         watch = Watch(lambda: it.path_dead)
         it.model.tap = watch.event
         phone = Phone(it, watch)
-        faults = Faults(it, watch, chance)
+        faults = Faults(it, chance)
         before = trio.lowlevel.current_statistics().tasks_living
         began = trio.current_time()
         async with trio.open_nursery() as nursery:

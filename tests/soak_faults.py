@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import trio
 from house import House
-from soak_watch import Watch
 
 from simulators.model_script import AT_ONCE, ONE_DELTA, Fail, Pace
 from simulators.realtime_faults import DropPoint
@@ -144,10 +143,10 @@ class _Down(AbstractContextManager[object]):
 class Faults:
     """The faults of one run, and the reasons for which its call may end by now."""
 
-    def __init__(self, it: House, watch: Watch, chance: random.Random) -> None:
+    def __init__(self, it: House, chance: random.Random) -> None:
         self._allowed: dict[str, float] = {}  # reason: until when
         self.names: list[str] = []
-        self._it, self._watch, self._chance = it, watch, chance
+        self._it, self._chance = it, chance
         # How often something goes wrong differs from run to run: most calls are to live for long.
         self._pause_s = chance.choice([15.0, 30.0, 60.0, 120.0])
 
@@ -172,7 +171,6 @@ class Faults:
             lasts_s = chance.uniform(0.2, fault.longest_s)
             for reason in fault.allows:
                 self.allow(reason, trio.current_time() + lasts_s + 5 + AFTERMATH_S)
-            self._watch.refuses = name == "update_refused"
             with fault.throw(self._it, chance):
                 await trio.sleep(lasts_s)
                 if name in NEEDS_LOSS and chance.random() < 0.4:

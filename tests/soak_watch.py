@@ -17,7 +17,11 @@ Json = dict[str, Any]
 LEAVING = ("hang_up", "transfer_call")
 # What the server may say without a fault of the bridge: a race of section 4, and what faults make it say.
 RACES = frozenset({"response_cancel_not_active"})
-FAULTS = ("Your session hit", *(message for _, _, message in REFUSALS.values()))
+FAULTS = (
+    "Your session hit",
+    "Invalid 'session': refused by the simulator's fault",
+    *(message for _, _, message in REFUSALS.values()),
+)
 # A create that crosses with a response of the server's own is a race for about one way there and back.
 RACE_S = 0.5
 # A tick of 250 ms to see that a wait has begun, one to see that it is too long, and what is in the queue.
@@ -34,7 +38,6 @@ class Watch:
         self._cut_off = cut_off
         self.listening = 0  # the connection that carries the caller's audio
         self.sessions = 0
-        self.refuses = False  # the server refuses things without a reason just now
         self.longest_s = 0.0
         self._found: list[str] = []
         self._counts: Counter[str] = Counter()
@@ -153,12 +156,7 @@ class Watch:
             announced = self._active.get(connection, ("", now))[1]
             if now - announced > RACE_S:
                 self._found.append(f"response.create beside one that was announced {now - announced:.2f} s before")
-        elif (
-            code not in RACES
-            and error["type"] != "server_error"
-            and not error["message"].startswith(FAULTS)
-            and not self.refuses
-        ):
+        elif code not in RACES and error["type"] != "server_error" and not error["message"].startswith(FAULTS):
             self._found.append(f"the server refused something at {now:.1f}: {error}")
 
     # The verdict -----------------------------------------------------------------------------------------------------
