@@ -19,6 +19,7 @@ from protocol_table import APPEND, match
 from trio.testing import MockClock
 
 from bridge.tools import Tool, ToolRegistry
+from simulators.ari_server import FakeChannel
 from simulators.model_script import Call, Fail, Pace, Part, Say, Script
 
 HELLO = Say("Hello!", ms=200, pace=FAST)
@@ -85,17 +86,18 @@ class Row:
     """`doing` starts when the greeting has been heard."""
 
     section: str
-    doing: Callable[[House], Awaitable[None]]
+    doing: Callable[[House, FakeChannel], Awaitable[None]]
     expected: str
     answers: Sequence[Part | Sequence[Part]] = (HELLO,)
+    settings: str = ""
     crossing: Collection[str] = ()  # crosses with what we say, so that either may be first
 
 
-async def nothing(it: House) -> None:
+async def nothing(it: House, _: FakeChannel) -> None:
     """The greeting was all."""
 
 
-async def turn(it: House, seconds: float = 3) -> None:
+async def turn(it: House, _: FakeChannel | None = None, seconds: float = 3) -> None:
     """The caller says something, and the answer comes."""
     it.model.session.speech_started()
     await trio.sleep(0.5)
@@ -103,21 +105,34 @@ async def turn(it: House, seconds: float = 3) -> None:
     await trio.sleep(seconds)
 
 
-async def barge_in(it: House) -> None:
+async def barge_in(it: House, _: FakeChannel) -> None:
     """A long answer, of which the caller hears about a second."""
-    await turn(it, 0.05)
+    await turn(it, seconds=0.05)
     await it.hears_of("agent_starts", 2)
     await trio.sleep(0.99)
-    await turn(it, 2)
+    await turn(it, seconds=2)
 
 
-async def barge_in_unheard(it: House) -> None:
+async def barge_in_unheard(it: House, _: FakeChannel) -> None:
     """The answer has begun, nothing of it was heard: no audio has come."""
-    await turn(it, 0.05)
-    await turn(it, 2)
+    await turn(it, seconds=0.05)
+    await turn(it, seconds=2)
 
 
-async def expired(it: House) -> None:
+async def push_to_talk(it: House, channel: FakeChannel) -> None:
+    """With the keys of the default settings."""
+    channel.press("*")
+    await trio.sleep(1)
+    channel.press("#")
+    await trio.sleep(2)
+
+
+async def says_nothing(_it: House, _: FakeChannel) -> None:
+    """For two idle timeouts and the answers to them."""
+    await trio.sleep(13)
+
+
+async def expired(it: House, _: FakeChannel) -> None:
     it.model.session.expire()
     await it.hears_of("session_resumed")
     await trio.sleep(1)
@@ -138,6 +153,35 @@ INTERRUPTS = "\n".join(turn_of("V").strip().splitlines()[1:])
 ROWS: dict[str, Row] = {
     "start and greeting": Row("3.1, 3.5", nothing, GREETING),
     "a turn": Row("3.2", turn, GREETING + turn_of("U") + spoken(2), [HELLO, HELLO]),
+    "push to talk": Row(
+        "3.4",
+        push_to_talk,
+        GREETING
+        + """
+        C input_audio_buffer.clear
+        C input_audio_buffer.commit
+        S input_audio_buffer.committed item_id=U
+        C response.create
+        """
+        + spoken(2),
+        [HELLO, HELLO],
+        settings="[agents.default.turn_detection]\ntype = 'manual'\n",
+    ),
+    "idle timeouts": Row(
+        "3.12",
+        says_nothing,
+        GREETING
+        + "".join(
+            f"""
+            S input_audio_buffer.timeout_triggered item_id=U{number}
+            S input_audio_buffer.committed item_id=U{number}
+            """
+            + spoken(number)
+            for number in (2, 3)
+        ),
+        [HELLO, HELLO, HELLO],
+        settings="[agents.default.turn_detection]\nidle_timeout_ms = 5000\n",
+    ),
     "barge-in while generating": Row(
         "3.6",
         barge_in,
@@ -224,10 +268,10 @@ ROWS: dict[str, Row] = {
 @pytest.mark.parametrize("name", ROWS)
 async def test_the_bridge_keeps_to_the_order_of_the_notes(name: str, autojump_clock: MockClock) -> None:
     row = ROWS[name]
-    async with house(Script.of(*row.answers), tools=TOOLS) as it:
+    async with house(Script.of(*row.answers), tools=TOOLS, settings=row.settings) as it:
         channel, _ = await it.stasis_call()
         await it.hears_of("agent_said")
-        await row.doing(it)
+        await row.doing(it, channel)
         log = [(who, passed.event) for who, passed in it.model.log]
         channel.hang_up()
         await it.ended()
