@@ -16,8 +16,7 @@ from asterisk import figures
 from asterisk.compare import compare, from_first_loud, loud_span_ms, tone_share
 from asterisk.exchange import command
 from asterisk.line import Line, free_port, line
-from asterisk.rtp_heard import RATE_HZ, Earpiece
-from asterisk.rtp_pcap import Telephone
+from asterisk.rtp_telephone import RATE_HZ, Telephone
 from simulators.model_script import Call, Say, Script
 from simulators.model_voice import Phrasebook
 from simulators.wire_audio import resampled
@@ -67,7 +66,6 @@ async def test_a_telephone_with_rtp_and_digits(tmp_path: Path) -> None:
     telephone.be_silent(100)
     telephone.press("2")
     telephone.be_silent(5000)
-    telephone.write(tmp_path / "telephone.pcap")
     script = Script.of(
         Say("Hello!", ms=GREETING_MS, hz=GREETING_HZ),
         Say("Press keys, please.", ms=100),
@@ -77,13 +75,12 @@ async def test_a_telephone_with_rtp_and_digits(tmp_path: Path) -> None:
     async with line(script) as it, extension_of(it) as extension:
         it.marks.add("PJSIP/sipp")
         it.model.faults.created_after_s = MODEL_TAKES_S
-        ear = Earpiece(free_port() & ~1)
-        await it.nursery.start(ear.run)
+        rtp_port = await it.nursery.start(telephone.run)
         to_wall_clock = time.time() - trio.current_time()
         await trio.run_process(
             [
                 *("sipp", "127.0.0.1:5060", "-sf", str(SCENARIO), "-s", extension, "-m", "1", "-nostdin"),
-                *("-i", "127.0.0.1", "-p", str(free_port()), "-mi", "127.0.0.1", "-mp", str(ear.port)),
+                *("-i", "127.0.0.1", "-p", str(free_port()), "-mi", "127.0.0.1", "-key", "rtp_port", str(rtp_port)),
                 *("-timeout", "20", "-timeout_error", "-trace_msg", "-message_file", str(tmp_path / "messages.log")),
                 *("-trace_err", "-error_file", str(tmp_path / "errors.log")),
             ],
@@ -109,7 +106,8 @@ async def test_a_telephone_with_rtp_and_digits(tmp_path: Path) -> None:
         assert ringing - invited < MODEL_TAKES_S / 2, "rings at once"
         assert 0 < answered - ready_at < 0.5, "answered when the model is ready, and not before"
 
-        heard = ear.heard()
+        ear = telephone.heard
+        heard = ear.pcm()
         reply = compare(GOODBYE.pcm, 24000, heard, RATE_HZ)
         print(f"the telephone heard: {reply}; jitter {ear.late_ms:.1f} ms of {len(ear.packets)} packets")
         assert reply.same, f"to its last sample, before the hang-up: {reply}"
