@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import itertools
 import math
 import select
 from collections.abc import Callable, Sequence
@@ -93,6 +94,17 @@ class _Carried:
         self.refusals += 1
         if self.refusals >= STUCK_TICKS:
             raise MediaLost(f"the far end has taken no audio for {STUCK_TICKS * 0.02:g} s")
+
+
+def _merged(events: Sequence[LegEvent]) -> list[LegEvent]:
+    """Neighbouring audio in one piece: when the process is behind, catching up must cost less than being in time."""
+    merged: list[LegEvent] = []
+    for audible, some in itertools.groupby(events, lambda event: isinstance(event, CallerAudio)):
+        if audible:
+            merged.append(CallerAudio(b"".join(event.pcm for event in some if isinstance(event, CallerAudio))))
+        else:
+            merged.extend(some)
+    return merged
 
 
 class _Readable:
@@ -215,6 +227,8 @@ class MediaClock:
             except Exception as error:
                 call.take_off(error)
                 continue
+            if len(events) > 1:
+                events = _merged(events)
             # Nearly always: one frame.
             if len(events) == 1 and isinstance(event := events[0], CallerAudio):
                 speaking.append(call)

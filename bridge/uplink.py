@@ -97,9 +97,10 @@ class Uplink:
         payload, heard_at = self._waiting[0]
         self.stuck_since = trio.current_time()
         try:
-            if payload:
+            # Audio that came while websockets was writing goes the short way still, if that is free now.
+            if payload and (heard_at is None or not connection.send_audio_nowait(payload)):
                 await connection.send(payload)
-            else:
+            elif not payload or connection.unfinished:
                 await connection.finish()
         finally:
             self._waiting.popleft()

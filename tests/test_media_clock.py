@@ -192,6 +192,14 @@ async def test_events_of_one_read_are_heard_in_order(autojump_clock: Clock) -> N
         assert [event for _, event in call.heard] == events
 
 
+async def test_audio_of_one_read_is_heard_in_one_piece(autojump_clock: Clock) -> None:
+    """Behind, the process has more frames to a read; were each of them as dear as in time, it would stay behind."""
+    async with carried() as (_, (call,), _):
+        call.leg.events += [CallerAudio(b"ab"), CallerAudio(b"cd"), CallerDigit("2"), CallerAudio(b"ef")]
+        await trio.sleep(0.1)
+        assert [event for _, event in call.heard] == [CallerAudio(b"abcd"), CallerDigit("2"), CallerAudio(b"ef")]
+
+
 async def test_the_end_of_the_caller_ends_carry(autojump_clock: Clock) -> None:
     async with carried(2) as (_, (call, other), _):
         await trio.sleep(0.0999)

@@ -20,6 +20,7 @@ class Connection:
         self.arrived: list[bytes] = []
         self.unfinished = False
         self.lost = False
+        self.sends = 0
         self.inside = 0
         self.changed = trio.Event()
 
@@ -45,6 +46,7 @@ class Connection:
     async def send(self, payload: bytes) -> None:
         assert payload
         assert not self.unfinished, "the last event was not finished"
+        self.sends += 1
         await self._room()
         self.arrived.append(payload)
 
@@ -176,6 +178,24 @@ async def test_old_audio_yields_and_control_events_do_not(autojump_clock: MockCl
     await wait_all_tasks_blocked()
     assert connection.arrived == audio[:MAX_WAITING_AUDIO] + control[:-2]
     assert line.put(b"again")
+    nursery.cancel_scope.cancel()
+
+
+async def test_audio_that_had_to_wait_takes_the_short_way_if_it_is_free_by_then(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    line, sent = uplink()
+    connection = Connection(halves=True)
+    nursery.start_soon(line.transmit, connection)
+    await wait_all_tasks_blocked()
+    assert line.put(b"c1")
+    assert line.offer_audio(b"a1", 1.0)
+    assert line.offer_audio(b"a2", 2.0)
+    await wait_all_tasks_blocked()
+    assert connection.arrived == [b"c1", b"a1", b"a2"]
+    assert connection.sends == 1
+    assert not connection.unfinished
+    assert sent == [1.0, 2.0]
     nursery.cancel_scope.cancel()
 
 
