@@ -44,12 +44,15 @@ class BargeIn:
         self.held = False
         self._started_at = 0.0
         self._start_ms: int | None = None
+        self._item_id = ""
         self._noise: set[str] = set()
 
-    def speech_started(self, now: float, start_ms: int | None, *, agent_speaks: bool, protected: bool) -> Reaction:
+    def speech_started(
+        self, item_id: str, now: float, start_ms: int | None, *, agent_speaks: bool, protected: bool
+    ) -> Reaction:
         """`agent_speaks`: something is being generated, or is still to be heard. `protected`: it may not be cut."""
         self.speaking = True
-        self._started_at, self._start_ms = now, start_ms
+        self._item_id, self._started_at, self._start_ms = item_id, now, start_ms
         if self.policy == "interrupt" and not protected:
             return Reaction.INTERRUPT
         if self.policy == "confirm" and agent_speaks and not protected and not self.held:
@@ -67,9 +70,9 @@ class BargeIn:
         self._noise.add(item_id)
         return Reaction.RESUME
 
-    def words(self) -> Reaction:
-        """Something was understood of what the caller is saying."""
-        return self._confirmed() if self.held else Reaction.NOTHING
+    def words(self, item_id: str) -> Reaction:
+        """Something was understood of this turn: of the present one, or late of one before, which tells nothing."""
+        return self._confirmed() if self.held and item_id == self._item_id else Reaction.NOTHING
 
     def tick(self, now: float) -> Reaction:
         return self._confirmed() if self.held and now - self._started_at >= self._decide_s else Reaction.NOTHING
@@ -81,8 +84,8 @@ class BargeIn:
             return True
         return False
 
-    def session_lost(self) -> Reaction:
-        """Nobody tells any more when the caller stops."""
+    def deaf(self) -> Reaction:
+        """Nobody tells any more when the caller stops: the session is gone, or the caller is not heard any more."""
         self.speaking = False
         held, self.held = self.held, False
         return Reaction.RESUME if held else Reaction.NOTHING

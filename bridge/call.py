@@ -221,7 +221,7 @@ class _Call:
                 self._heard_lately.append((self._last_audio_at, pcm))
                 self._offer_audio(pcm)
             case CallerDigit(digit=digit) if not self._control.reports_digits:
-                self._apply(self._conversation.caller_digit(digit, trio.current_time()))
+                self._pressed(digit)
             case CallerLeft(detail=detail):
                 self._media_left(detail)
 
@@ -249,6 +249,11 @@ class _Call:
             self._apply(self._conversation.playout_started(now))
         return frame
 
+    def _pressed(self, digit: str) -> None:
+        """A key. What was said before it goes first: with manual turns a key ends the caller's turn."""
+        self._send_appending()
+        self._apply(self._conversation.caller_digit(digit, trio.current_time()))
+
     def _media_left(self, detail: str) -> None:
         """The media ended, by FIN or reset: Asterisk closes with our silence unread, so both are normal (5.3)."""
         # With ARI it is the channel that hangs up; its media connection ends only when somebody destroys it.
@@ -262,7 +267,11 @@ class _Call:
         if not (self._model.listening and self._conversation.wants_audio):
             return
         self._appending += pcm
-        if len(self._appending) < self._append_at:
+        if len(self._appending) >= self._append_at:
+            self._send_appending()
+
+    def _send_appending(self) -> None:
+        if not self._appending:
             return
         chunk = bytes(self._appending)
         self._appending.clear()
@@ -318,7 +327,7 @@ class _Call:
         while True:
             match await self._control.next_event():
                 case ControlDigit(digit=digit):
-                    self._apply(self._conversation.caller_digit(digit, trio.current_time()))
+                    self._pressed(digit)
                 case ControlHungUp(detail=detail):
                     self._ending.declare(EndReason.CALLER_HUNG_UP, detail)
 

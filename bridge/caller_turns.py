@@ -32,6 +32,8 @@ class CallerTurns:
         self._manual = talk.agent.turn_detection.type == "manual"
         self._talking = False  # the talk key was pressed
         self._idle_prompts = 0
+        # Turns that nobody spoke: noises, and the silences that the server answers. Their transcripts come all the same.
+        self._unspoken: set[str] = set()
         self._digits = ""
         self._digit_at = 0.0
         self.ended_at: float | None = None
@@ -53,9 +55,10 @@ class CallerTurns:
         if self.unheard_from is None:
             self.unheard_item, self.unheard_from = event.item_id, now - SPEECH_MARGIN_S
         reaction = talk.barge_in.speech_started(
+            event.item_id,
             now,
             _ms(event.audio_start_ms),
-            agent_speaks=talk.responses.wanted or not talk.speech.silent,
+            agent_speaks=talk.responses.wanted or talk.responses.requested or not talk.speech.silent,
             protected=talk.protected,
         )
         self._react(reaction, now)
@@ -74,7 +77,11 @@ class CallerTurns:
 
     def committed(self, item_id: str, now: float) -> None:
         talk = self._talk
+        if item_id in self._unspoken:
+            talk.responses.expect(now)
+            return
         if talk.barge_in.is_noise(item_id):
+            self._unspoken.add(item_id)
             talk.commands.send(realtime.delete_item(item_id))
             talk.history.forget(item_id)
             if item_id == self.unheard_item:
@@ -83,27 +90,34 @@ class CallerTurns:
         talk.history.turn(item_id, Speaker.CALLER)
         talk.barge_in.speaking = False
         self._accounts.clock.committed(now)
-        if talk.own_answers:
+        if talk.protected:
+            # Asked for now, the answer would be generated behind the greeting and be protected with it.
+            talk.answer_later = True
+        elif talk.own_answers:
             talk.responses.want(Ask())
         else:
             talk.responses.expect(now)
 
-    def words(self, now: float) -> None:
+    def words(self, item_id: str, now: float) -> None:
         """Something was understood, while or after it was said."""
-        self._react(self._talk.barge_in.words(), now)
+        self._react(self._talk.barge_in.words(item_id), now)
 
     def said(self, event: realtime.CallerTranscript, now: float) -> None:
+        if event.item_id in self._unspoken:
+            self._accounts.transcribed(event.usage)
+            return
         if event.transcript.strip():
-            self.words(now)
+            self.words(event.item_id, now)
         if event.item_id == self.unheard_item:
             self.unheard_from = None
         self._talk.history.turn(event.item_id, Speaker.CALLER).text = event.transcript
         self._talk.commands.notice("caller_said", text=event.transcript)
         self._accounts.transcribed(event.usage)
 
-    def nothing_said(self) -> EndCall | None:
+    def nothing_said(self, item_id: str) -> EndCall | None:
         """The caller has said nothing for `idle_timeout_ms`. The server prompts for ever: the count is ours (3.12)."""
         self._idle_prompts += 1
+        self._unspoken.add(item_id)
         if self._idle_prompts <= self._talk.limits.idle_prompts:
             return None
         return EndCall(

@@ -28,6 +28,7 @@ from typing import Any
 
 from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
+from bridge.barge_in import Reaction
 from bridge.caller_turns import CallerTurns
 from bridge.config import Agent, Limits
 from bridge.dialogue import Command, DropSession, EndCall, State, Step, TransferCall
@@ -36,6 +37,7 @@ from bridge.history import History, Speaker
 from bridge.latency import CallLatency
 from bridge.patience import Patience, Why
 from bridge.playout import PlayoutQueue
+from bridge.realtime_errors import check_effective_session
 from bridge.realtime_mcp import McpEvent
 from bridge.responses import Ask
 from bridge.session import merged, session_of
@@ -91,6 +93,8 @@ class Conversation:
         self._patience = Patience(limits.caller_waits_s, limits.caller_waits_repeat_s, self._sounds.lengths_s)
         self._rate_hz = playout.format.rate_hz
         self._server_errors = 0
+        # Words often come before the first audio of their item, which makes the turn.
+        self._early_words: dict[str, str] = {}
         self._first_delta_at: float | None = None
         self.appended_ms = 0
         """How much of the caller's audio the present session has been given: the shell counts it up."""
@@ -170,7 +174,8 @@ class Conversation:
     # What the model says ---------------------------------------------------------------------------------------------
 
     def model_message(self, message: str | bytes, now: float) -> list[Command]:
-        """One message of the model. Raises `ModelProtocolError` for what the protocol does not allow."""
+        """One message of the model. Raises `ModelProtocolError` for what the protocol does not allow, and `ModelRejected`
+        for a session that does not speak our format any more."""
         self._responses.sign_of_life(now)
         match realtime.parse_server_event(message):
             case realtime.AudioDelta() as delta:
@@ -181,19 +186,23 @@ class Conversation:
                 self._caller.speech_stopped(event, now, self.appended_ms)
             case realtime.Committed(item_id=item_id) if not self._talk.closing:
                 self._caller.committed(item_id, now)
-            case realtime.TimeoutTriggered() if not self._talk.closing:
-                if end := self._caller.nothing_said():
+            case realtime.TimeoutTriggered(item_id=item_id) if not self._talk.closing:
+                if end := self._caller.nothing_said(item_id):
                     self._close(end, now)
-            case realtime.CallerTranscriptDelta(delta=text) if text:
-                self._caller.words(now)
+            case realtime.CallerTranscriptDelta(item_id=item_id, delta=text) if text:
+                self._caller.words(item_id, now)
             case realtime.CallerTranscript() as event:
                 self._caller.said(event, now)
             case realtime.ResponseCreated(response=response):
                 self._response_created(response, now)
+            case realtime.OutputItemDone(response_id=response_id) if self._responses.is_apart(response_id):
+                pass
             case realtime.OutputItemDone(item=item) | realtime.ItemDone(item=item):
                 self._tools.collect(item)
             case realtime.AgentTranscriptDelta(item_id=item_id, delta=text) if item_id in self.history:
                 self.history.turn(item_id, Speaker.AGENT).text += text
+            case realtime.AgentTranscriptDelta(item_id=item_id, delta=text):
+                self._early_words[item_id] = self._early_words.get(item_id, "") + text
             case realtime.AgentTranscript(item_id=item_id, transcript=text) if item_id in self.history:
                 turn = self.history.turn(item_id, Speaker.AGENT)
                 turn.text, turn.complete = text, True
@@ -201,6 +210,7 @@ class Conversation:
             case realtime.ResponseDone(response=response):
                 self._response_done(response, now)
             case realtime.SessionUpdated(session=session):
+                check_effective_session(session, self._talk.session)
                 self._talk.follow(session)
             case realtime.ErrorEvent(error=error):
                 self._error(error, now)
@@ -217,6 +227,7 @@ class Conversation:
         if not self._responses.created(response, now):
             return
         talk.step(Step.RESPONSE_CREATED)
+        self._early_words.clear()
         self._tools.response_created()
         self._accounts.clock.response_created(now)
         if talk.closing:
@@ -236,6 +247,8 @@ class Conversation:
             self._first_delta_at = now
         sounding = self._speech.sounding
         self._speech.audio(delta, active=delta.response_id == self._responses.active)
+        if words := self._early_words.pop(delta.item_id, ""):
+            self.history.turn(delta.item_id, Speaker.AGENT).text = words
         if sounding:
             # The line goes on without a gap, so nobody will say that something begins: at most 20 ms from now.
             self._agent_starts(now)
@@ -377,7 +390,8 @@ class Conversation:
             self._talk.activity_at = now
             self._commands.notice("agent_stops")
         self._talk.settle_heard()
-        if self._talk.protected and self._talk.started_at is not None and not self._responses.busy:
+        waiting = self._responses.busy or self._responses.owed
+        if self._talk.protected and self._talk.started_at is not None and not waiting:
             self._unprotect()
         if self._speech.idle and (command := self._endgame.drained()):
             self._commands.do(command)
@@ -385,6 +399,9 @@ class Conversation:
     def _unprotect(self) -> None:
         """The greeting has been heard: from here on the agent's own rules hold. `session.updated` says since when."""
         self._talk.protected = False
+        if self._talk.answer_later:
+            self._talk.answer_later = False
+            self._responses.want(Ask())
         detection = self._talk.session["audio"]["input"].get("turn_detection")
         if detection and self._talk.lost_at is None:
             self._commands.send(realtime.update_session({"audio": {"input": {"turn_detection": detection}}}))
@@ -475,6 +492,8 @@ class Conversation:
         if self._endgame.close(command, now):
             self._talk.step(Step.CLOSE)
             self._responses.forget()
+            if self._talk.barge_in.deaf() is Reaction.RESUME:
+                self._speech.resume()
             if self._speech.silent and not self._responses.wanted:
                 self._drained(now)
 

@@ -81,7 +81,7 @@ class Takeover:
         """Nothing comes any more of what the old session was doing; remember what of it is still owed."""
         talk = self._talk
         speaking = talk.barge_in.speaking
-        if talk.barge_in.session_lost() is Reaction.RESUME:
+        if talk.barge_in.deaf() is Reaction.RESUME:
             talk.speech.resume()
         since = self._caller.unheard_from
         self._resend = since is not None and (speaking or now - since <= RESEND_S)
@@ -90,6 +90,8 @@ class Takeover:
         waited_for = talk.responses.awaited or talk.responses.owed or talk.responses.busy
         cut = talk.responses.session_lost()
         talk.speech.finish_item()
+        for turn in talk.history:
+            turn.complete = True  # no more words of it will come
         talk.step(Step.SESSION_LOST)
         self._resume_with = None
         if waited_for and not speaking:

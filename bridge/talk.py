@@ -41,6 +41,7 @@ class Talk:
         self.endgame = Endgame(limits.goodbye_s)
         # While the greeting may not be cut, the session neither answers nor interrupts; afterwards it is told to.
         self.protected = agent.greeting_barge_in == "off" and bool(agent.greeting)
+        self.answer_later = False  # what the caller said meanwhile
         self.own_answers = self.server_interrupts = False
         self.follow(self.session)
         self.lost_at: float | None = None

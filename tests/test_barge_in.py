@@ -16,7 +16,7 @@ def barge_in(policy: Policy = "confirm") -> BargeIn:
 def held() -> BargeIn:
     """A voice came at 10 s, where the session's audio stood at 5,000 ms: the agent is paused."""
     it = barge_in()
-    assert it.speech_started(10.0, 5000 - PADDING_MS, agent_speaks=True, protected=False) is Reaction.HOLD
+    assert it.speech_started("U1", 10.0, 5000 - PADDING_MS, agent_speaks=True, protected=False) is Reaction.HOLD
     return it
 
 
@@ -38,7 +38,7 @@ def test_what_the_first_sound_of_the_caller_does(
     policy: Policy, agent_speaks: bool, protected: bool, reaction: Reaction
 ) -> None:
     it = barge_in(policy)
-    assert it.speech_started(0.0, 0, agent_speaks=agent_speaks, protected=protected) is reaction
+    assert it.speech_started("U0", 0.0, 0, agent_speaks=agent_speaks, protected=protected) is reaction
     assert it.speaking
     assert it.held == (reaction is Reaction.HOLD)
 
@@ -46,7 +46,7 @@ def test_what_the_first_sound_of_the_caller_does(
 @pytest.mark.parametrize("policy", ["interrupt", "confirm", "off"])
 def test_the_end_of_speech_that_held_nothing_decides_nothing(policy: Policy) -> None:
     it = barge_in(policy)
-    it.speech_started(0.0, 0, agent_speaks=False, protected=False)
+    it.speech_started("U0", 0.0, 0, agent_speaks=False, protected=False)
     assert it.speech_stopped("U1", 0.1, 100) is Reaction.NOTHING
     assert not it.speaking
     assert not it.is_noise("U1")
@@ -98,23 +98,24 @@ def test_speech_that_goes_on_is_a_caller_before_it_ends() -> None:
 
 def test_words_are_a_caller_at_once() -> None:
     it = held()
-    assert it.words() is Reaction.INTERRUPT
-    assert it.words() is Reaction.NOTHING
+    assert it.words("U0") is Reaction.NOTHING, "late words of the turn before"
+    assert it.words("U1") is Reaction.INTERRUPT
+    assert it.words("U1") is Reaction.NOTHING
     assert it.tick(99.0) is Reaction.NOTHING
 
 
 @pytest.mark.parametrize("policy", ["interrupt", "confirm", "off"])
 def test_words_and_time_mean_nothing_while_nothing_is_held(policy: Policy) -> None:
     it = barge_in(policy)
-    it.speech_started(0.0, 0, agent_speaks=False, protected=False)
-    assert it.words() is Reaction.NOTHING
+    it.speech_started("U0", 0.0, 0, agent_speaks=False, protected=False)
+    assert it.words("U1") is Reaction.NOTHING
     assert it.tick(60.0) is Reaction.NOTHING
 
 
 def test_a_second_alarm_after_a_false_one_is_judged_by_itself() -> None:
     it = held()
     it.speech_stopped("U1", 10.6, 5600)
-    assert it.speech_started(11.0, 5700, agent_speaks=True, protected=False) is Reaction.HOLD
+    assert it.speech_started("U2", 11.0, 5700, agent_speaks=True, protected=False) is Reaction.HOLD
     assert it.speech_stopped("U2", 13.0, 8000) is Reaction.INTERRUPT
     assert (it.is_noise("U2"), it.is_noise("U1")) == (False, True)
 
@@ -122,13 +123,13 @@ def test_a_second_alarm_after_a_false_one_is_judged_by_itself() -> None:
 def test_a_second_start_while_held_asks_for_no_second_pause() -> None:
     """Some servers tell a start twice."""
     it = held()
-    assert it.speech_started(10.2, 5000, agent_speaks=True, protected=False) is Reaction.NOTHING
+    assert it.speech_started("U1", 10.2, 5000, agent_speaks=True, protected=False) is Reaction.NOTHING
     assert it.held
 
 
 @pytest.mark.parametrize("hold", [True, False])
 def test_a_lost_session_leaves_no_pause_behind(hold: bool) -> None:
     it = held() if hold else barge_in()
-    assert it.session_lost() is (Reaction.RESUME if hold else Reaction.NOTHING)
+    assert it.deaf() is (Reaction.RESUME if hold else Reaction.NOTHING)
     assert not it.held
     assert not it.speaking
