@@ -19,6 +19,8 @@ from bridge.talk import Talk
 DIGIT_PAUSE_S = 1.5
 # Speech begins before the server's VAD is sure of it: what is sent again to a new session starts this much earlier.
 SPEECH_MARGIN_S = 0.6
+# After a silence that the server told of, its own prompt begins within this time, or does not.
+PROMPT_WAIT_S = 1.0
 
 
 class CallerTurns:
@@ -78,7 +80,11 @@ class CallerTurns:
     def committed(self, item_id: str, now: float) -> None:
         talk = self._talk
         if item_id in self._unspoken:
-            talk.responses.expect(now)
+            # A silence. Whether the server answers it where it answers nothing else by itself is not known (3.12).
+            if talk.own_answers:
+                talk.responses.want_unless_answered(now + PROMPT_WAIT_S)
+            else:
+                talk.responses.expect(now)
             return
         if talk.barge_in.is_noise(item_id):
             self._unspoken.add(item_id)

@@ -42,6 +42,7 @@ class Responses:
         """What the newest response that began was asked for; plain: the server began it by itself."""
         self._request = Ask()
         self._server_owes = False
+        self._unless_answered = False
         self._owed: Ask | None = None
         self._owed_from = 0.0
         self._discarded: set[str] = set()
@@ -68,6 +69,11 @@ class Responses:
         if self._owed is not None and not ask.fields:
             ask = self._owed
         self._owed, self._owed_from = ask, max(not_before, self._owed_from) if self.rate_limited else not_before
+
+    def want_unless_answered(self, not_before: float) -> None:
+        """The server may go on by itself, or not (nobody knows): ask for it if it has not begun by then."""
+        self.want(Ask(), not_before)
+        self._unless_answered = True
 
     def forget(self) -> None:
         """Nothing is owed any more: the answer to the caller's next turn covers it."""
@@ -96,6 +102,9 @@ class Responses:
             return False
         self.active = response.id
         ours = self.requested and not self._server_owes
+        if self._unless_answered and not ours and self._owed is not None and not self._owed.fields:
+            self._owed = None
+        self._unless_answered = False
         self.asked = self._request if ours else Ask()
         self.requested = self.requested and not ours
         self._server_owes = False
