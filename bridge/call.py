@@ -261,17 +261,18 @@ class _Call:
         """Send the caller's audio, at the model's rate, or drop and count it when nobody can take it now."""
         if not (self._model.listening and self._conversation.wants_audio):
             return
-        self._appending += pcm
-        if len(self._appending) < self._append_at:
-            return
-        chunk = bytes(self._appending)
-        self._appending.clear()
-        if self._uplink.offer_audio(realtime.append_audio(chunk), self._last_audio_at):
-            appended_ms = MODEL_FORMAT.duration_ms(len(chunk))
+        if self._appending or len(pcm) < self._append_at:
+            self._appending += pcm
+            if len(self._appending) < self._append_at:
+                return
+            pcm = bytes(self._appending)
+            self._appending.clear()
+        appended_ms = MODEL_FORMAT.duration_ms(len(pcm))
+        if self._uplink.offer_audio(realtime.append_audio(pcm), self._last_audio_at):
             self.record.audio_to_model_ms += appended_ms
             self._conversation.appended_ms += appended_ms
         else:
-            self.record.audio_dropped_ms += MODEL_FORMAT.duration_ms(len(chunk))
+            self.record.audio_dropped_ms += appended_ms
 
     def _resend_audio(self, since_s: float) -> None:
         """Say again to a new session what the caller said since then: at once, in pieces of a fifth of a second."""
