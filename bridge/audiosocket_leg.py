@@ -139,7 +139,8 @@ class AudioSocketLeg:
         data = self._read_nowait()
         if data is not None:
             # What comes nearly always, one frame of 20 ms and nothing before it, needs no decoder (0.8 us, not 3.5).
-            if len(data) == self._whole_frame and data.startswith(self._header) and self._in_step:
+            in_step = not self._kept and not self._decoder.buffered_bytes  # it begins with a header
+            if in_step and len(data) == self._whole_frame and data.startswith(self._header):
                 return [self._audio(data[HEADER_BYTES:])]
             self._decoder.receive_data(data)
         events = list(self._kept)
@@ -204,11 +205,6 @@ class AudioSocketLeg:
         if data == b"":
             self._finished = True
         return data or None
-
-    @property
-    def _in_step(self) -> bool:
-        """Nothing has come that was not told yet: what comes now begins with a header."""
-        return not self._kept and not self._decoder.buffered_bytes
 
     async def _next_event(self) -> LegEvent:
         """The next event while the format is being learnt."""

@@ -266,21 +266,26 @@ class _Call:
         """Send the caller's audio, at the model's rate, or drop and count it when nobody can take it now."""
         if not (self._model.listening and self._conversation.wants_audio):
             return
-        self._appending += pcm
-        if len(self._appending) >= self._append_at:
-            self._send_appending()
+        if self._appending or len(pcm) < self._append_at:
+            self._appending += pcm
+            if len(self._appending) >= self._append_at:
+                self._send_appending()
+        else:
+            self._append(pcm)
 
     def _send_appending(self) -> None:
-        if not self._appending:
-            return
-        chunk = bytes(self._appending)
-        self._appending.clear()
-        if self._uplink.offer_audio(realtime.append_audio(chunk), self._last_audio_at):
-            appended_ms = MODEL_FORMAT.duration_ms(len(chunk))
+        if self._appending:
+            pcm = bytes(self._appending)
+            self._appending.clear()
+            self._append(pcm)
+
+    def _append(self, pcm: bytes) -> None:
+        appended_ms = MODEL_FORMAT.duration_ms(len(pcm))
+        if self._uplink.offer_audio(realtime.append_audio(pcm), self._last_audio_at):
             self.record.audio_to_model_ms += appended_ms
             self._conversation.appended_ms += appended_ms
         else:
-            self.record.audio_dropped_ms += MODEL_FORMAT.duration_ms(len(chunk))
+            self.record.audio_dropped_ms += appended_ms
 
     def _resend_audio(self, since_s: float) -> None:
         """Say again to a new session what the caller said since then: at once, in pieces of a fifth of a second."""

@@ -64,6 +64,7 @@ class PlayoutQueue:
         self.frames_played = 0
         self._max_queued = max_queued_ms * format.bytes_per_ms
         self._frame_bytes = format.frame_bytes
+        self._recent_bound = MAX_LAG_MS * format.bytes_per_ms
         self._chunks: deque[tuple[_Entry, bytes]] = deque()
         self._offset = 0  # bytes of the first chunk that have been played
         self._queued = 0
@@ -255,8 +256,7 @@ class PlayoutQueue:
         else:
             recent.append((entry, nbytes))
         self._recent_bytes += nbytes
-        bound = MAX_LAG_MS * self.format.bytes_per_ms
-        while self._recent_bytes - recent[0][1] >= bound:
+        while self._recent_bytes - recent[0][1] >= self._recent_bound:
             self._recent_bytes -= recent.popleft()[1]
 
     def _take_back(self, lag: int) -> dict[AudioItem, int]:

@@ -158,6 +158,13 @@ class AudioDelta(msgspec.Struct, frozen=True, tag="response.output_audio.delta")
     content_index: int = 0
 
 
+class AudioDone(msgspec.Struct, frozen=True, tag="response.output_audio.done"):
+    """One audio part is complete, whatever its response goes on to do."""
+
+    response_id: str = ""
+    item_id: str = ""
+
+
 class AgentTranscript(msgspec.Struct, frozen=True, tag="response.output_audio_transcript.done"):
     """The words of one audio part, cut off at the interruption if there was one."""
 
@@ -211,6 +218,7 @@ HandledEvent = (
     | TimeoutTriggered
     | ResponseCreated
     | AudioDelta
+    | AudioDone
     | AgentTranscript
     | AgentTranscriptDelta
     | OutputItemDone
@@ -227,7 +235,7 @@ _HANDLED_TYPES = frozenset(
     str(kind.__struct_config__.tag)
     for kind in (
         SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript, CallerTranscriptDelta,
-        TimeoutTriggered, ResponseCreated, AudioDelta, AgentTranscript, AgentTranscriptDelta, OutputItemDone, ItemDone,
+        TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript, AgentTranscriptDelta, OutputItemDone, ItemDone,
         ResponseDone, ErrorEvent, *get_args(McpEvent),
     )
 )  # fmt: skip

@@ -27,7 +27,7 @@ from bridge.config import Realtime
 from bridge.dialect import Translator
 from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import ModelError, ModelRejected, ModelUnreachable
-from bridge.websocket_writer import WebsocketWriter
+from bridge.websocket_writer import LightConnection, WebsocketWriter
 
 # At DEBUG the library writes down every header, and so the key; no level of the program's own may make it do so.
 _library_log = logging.getLogger("bridge.realtime_client.websocket")
@@ -239,6 +239,7 @@ async def _try(
                     additional_headers=endpoint.headers,
                     subprotocols=[Subprotocol(name) for name in endpoint.subprotocols] or None,
                     logger=_library_log,
+                    create_connection=LightConnection,
                     compression=None,  # audio does not shrink; the official SDK does the same
                     max_size=None,  # one message may hold minutes of base64 audio
                     open_timeout=max(0.0, deadline - trio.current_time()),

@@ -67,6 +67,20 @@ def client_text_frame(payload: bytes, key: bytes) -> bytes:
     return header + apply_mask(payload, key)
 
 
+class LightConnection(ClientConnection):
+    """A connection that takes its `send_lock` only to send.
+
+    websockets' reader takes it after each read, nearly always for nothing: a turn of the scheduler for each delta, during
+    which the short way is barred. Worse, while a write waits for the far end nothing is read either, and a far end that
+    waits in the same way waits for ever.
+    """
+
+    async def send_data(self) -> None:
+        """Send what waits, if anything does. What another task has begun to send is that task's to finish."""
+        if self.protocol.writes:
+            await super().send_data()
+
+
 class WebsocketWriter:
     """Writes text messages to an established `websocket` without waiting. Extensions would be left out: there are none."""
 

@@ -18,7 +18,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.trio.client import ClientConnection, connect
 
-from bridge.websocket_writer import WebsocketWriter, client_text_frame
+from bridge.websocket_writer import LightConnection, WebsocketWriter, client_text_frame
 from simulators.memory import MemoryStream, memory_stream_pair
 
 CAPACITY = 1000
@@ -76,7 +76,12 @@ async def session(capacity: int = CAPACITY) -> AsyncIterator[tuple[ClientConnect
     async with trio.open_nursery() as nursery:
         nursery.start_soon(far.shake_hands)
         options = {"compression": None, "ping_interval": None, "close_timeout": 1}
-        async with connect("ws://model.test/", stream=ours, **options) as websocket:  # type: ignore[arg-type]
+        async with connect(
+            "ws://model.test/",
+            stream=ours,
+            create_connection=LightConnection,
+            **options,  # type: ignore[arg-type]
+        ) as websocket:
             try:
                 yield websocket, WebsocketWriter(websocket), far
             finally:
@@ -227,6 +232,36 @@ async def test_while_another_task_writes_nothing_is_written_between(autojump_clo
         assert far.texts == [b"w" * 3000, b"now"]
 
 
+async def test_what_the_server_says_is_read_while_it_takes_nothing(autojump_clock: MockClock) -> None:
+    async with session() as (websocket, _, far):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(websocket.send, "w" * 3000)
+            await trio.testing.wait_all_tasks_blocked()
+            for text in (b"one", b"two"):
+                far.protocol.send_text(text)
+                far.say()
+                with trio.fail_after(5):
+                    assert await websocket.recv(decode=False) == text
+            for _ in range(4):
+                far.read()
+                await trio.testing.wait_all_tasks_blocked()
+        assert far.texts == [b"w" * 3000]
+
+
+async def test_reading_does_not_bar_the_short_way(autojump_clock: MockClock) -> None:
+    async with session() as (websocket, writer, far):
+        for number in range(20):
+            far.protocol.send_text(b"delta")
+            far.say()
+            for _ in range(8):
+                await trio.lowlevel.checkpoint()
+                assert writer.send_nowait(b"append")
+                assert not websocket.send_lock.locked()
+            far.read()
+            assert await websocket.recv() == "delta"
+            assert len(far.texts) == 8 * (number + 1)
+
+
 async def test_what_was_cancelled_before_it_could_be_written_goes_first(autojump_clock: MockClock) -> None:
     """Cancelled at the entrance of its lock websockets leaves a frame behind, which its next write sends."""
     async with session() as (websocket, writer, far):
@@ -341,7 +376,8 @@ async def test_on_a_real_socket_that_is_full_all_the_time_every_frame_arrives_wh
 
     async with listener, trio.open_nursery() as nursery:
         nursery.start_soon(far_end)
-        async with connect(f"ws://{host}:{port}/", compression=None, ping_interval=None) as websocket:
+        options = {"compression": None, "ping_interval": None, "create_connection": LightConnection}
+        async with connect(f"ws://{host}:{port}/", **options) as websocket:  # type: ignore[arg-type]
             assert isinstance(websocket.stream, trio.SocketStream)
             websocket.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
             writer = WebsocketWriter(websocket)
