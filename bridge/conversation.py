@@ -180,6 +180,9 @@ class Conversation:
         match realtime.parse_server_event(message):
             case realtime.AudioDelta() as delta:
                 self._audio(delta, now)
+            case realtime.AudioDone(response_id=response_id):
+                # The response may go on for long without a sound (a tool's arguments): its last samples are due now.
+                self._speech.finish_item(response_id)
             case realtime.SpeechStarted() as event if not self._talk.closing:
                 self._caller.speech_started(event, now)
             case realtime.SpeechStopped() as event:
@@ -228,6 +231,7 @@ class Conversation:
             return
         talk.step(Step.RESPONSE_CREATED)
         self._early_words.clear()
+        self._first_delta_at = None
         self._tools.response_created()
         self._accounts.clock.response_created(now)
         if talk.closing:
@@ -380,7 +384,6 @@ class Conversation:
         self._speech.line_quiet = True
         if not self._responses.wanted:
             self._drained(now)
-        self._wait(now)
         return self._take(now)
 
     def _drained(self, now: float) -> None:
@@ -424,8 +427,8 @@ class Conversation:
     def _why_silent(self) -> Why | None:
         """What the caller waits for, if it is not the caller's turn."""
         if self._talk.lost_at is not None:
-            owed = self._takeover.owes or self._tools.busy or self._responses.owed
-            return Why.RECONNECTING if owed else None
+            # Nobody hears what the caller says meanwhile, so it may well be our turn.
+            return Why.RECONNECTING
         if self._responses.rate_limited:
             return Why.RATE_LIMITED
         if self._tools.busy:
@@ -441,7 +444,6 @@ class Conversation:
             return self._take(now)
         self._caller.tick(now)
         self._tools.tick(now)
-        self._wait(now)
         if now - talk.started_at >= limits.max_duration_s:
             self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
         elif self._endgame.closing:
@@ -503,6 +505,8 @@ class Conversation:
     def _take(self, now: float) -> list[Command]:
         """What to do; last of all the response that is owed, if it may be asked for now."""
         talk = self._talk
+        if talk.started_at is not None:
+            self._wait(now)
         blocked = (
             talk.started_at is None
             or talk.lost_at is not None

@@ -235,8 +235,8 @@ _HANDLED_TYPES = frozenset(
     str(kind.__struct_config__.tag)
     for kind in (
         SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript, CallerTranscriptDelta,
-        TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript, AgentTranscriptDelta, OutputItemDone, ItemDone,
-        ResponseDone, ErrorEvent, *get_args(McpEvent),
+        TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript, AgentTranscriptDelta, OutputItemDone,
+        ItemDone, ResponseDone, ErrorEvent, *get_args(McpEvent),
     )
 )  # fmt: skip
 

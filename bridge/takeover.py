@@ -41,11 +41,6 @@ class Takeover:
         self._resend = False
 
     @property
-    def owes(self) -> bool:
-        """Without a session: an answer is owed as soon as there is one."""
-        return self._resume_with is not None or self._resend
-
-    @property
     def _underway(self) -> bool:
         """The server generates or owes something, or hears the caller."""
         responses = self._talk.responses
