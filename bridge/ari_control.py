@@ -27,7 +27,9 @@ from uuid import UUID
 
 import trio
 
+from bridge import asterisk_version
 from bridge.ari_client import AriClient, Channel, Message, attempt, together
+from bridge.asterisk_version import media_format
 from bridge.config import Asterisk
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
@@ -63,6 +65,8 @@ class AriApp:
         self.config = config
         self.request_s = request_s
         self.asterisk_version = ""
+        # Calls that come before Asterisk has told its version are few, and any Asterisk takes 8 kHz.
+        self.media_format = media_format(config.format, asterisk_version.UNKNOWN).format
         self._on_call = on_call
         self._client = AriClient(
             config, request_s, self._on_event, self._on_connected, self._on_trouble, connect_stream=connect_stream
@@ -95,10 +99,12 @@ class AriApp:
     async def _on_connected(self, after_replaced: bool) -> None:
         try:
             info = await self.request("GET", "asterisk/info", only="system")
-            self.asterisk_version = str(info["system"]["version"])
-            logger.info("ARI connected: Asterisk %s, app %s", self.asterisk_version, self.config.app)
+            await self._learn_version(str(info["system"]["version"]))
         except (ControlError, LookupError, TypeError) as error:
-            logger.warning("ARI connected to %s, but: %s", self._client.place, error)
+            # The first request of all: a release before 20.14 / 22.4 drops it, and says nothing.
+            logger.warning(
+                "ARI connected to %s, but: %s; `realtime-bridge doctor` finds out why", self._client.place, error
+            )
         while True:
             try:
                 # After a replacement the strangers in our app may well be the calls of the other process.
@@ -110,6 +116,29 @@ class AriApp:
                 logger.exception("ARI: looking for leftovers failed")
             self._settled.set()
             await trio.sleep(_SWEEP_S)
+
+    async def _learn_version(self, text: str) -> None:
+        """Choose what suits this Asterisk, and tell once what it is and what there is to know. Raises `ControlError`."""
+        version = asterisk_version.parse(text)
+        resampler = self.config.format != "auto" or await self._runs("codec_resample.so")
+        choice = media_format(self.config.format, version, resampler=resampler)
+        logger.info("ARI connected: Asterisk %s, app %s, media %s", version, self.config.app, choice.format)
+        self.media_format = choice.format
+        if text == self.asterisk_version:
+            return
+        self.asterisk_version = text
+        if choice.why:
+            logger.warning("calls are asked for as %s: %s", choice.format, choice.why)
+        for known in asterisk_version.advice(version):
+            level = logging.WARNING if known.remedy else logging.INFO
+            logger.log(level, "Asterisk %s: %s%s", version, known.text, f"; {known.remedy}" if known.remedy else "")
+
+    async def _runs(self, module: str) -> bool:
+        try:
+            answer = await self.request("GET", f"asterisk/modules/{module}")
+        except ControlRefused:
+            return False
+        return bool(answer["status"] == "Running")
 
     def _on_event(self, event: Message) -> None:
         channel = event.channel
@@ -208,7 +237,8 @@ class ChannelControl:
     """One caller's channel in our Stasis app; a `bridge.leg.CallControl`. Made by `AriApp`.
 
     `called` is the dialplan extension, `arguments` those of `Stasis(app,...)`, `name` the channel's name in Asterisk's
-    logs. First `prepare_media`, then `answer`; `release` at the end in any case, also when nothing else was called.
+    logs, `media_format` what suits this Asterisk. First `prepare_media`, then `answer`; `release` at the end in any
+    case, also when nothing else was called.
     """
 
     reports_digits = True
@@ -218,6 +248,7 @@ class ChannelControl:
         self.name = channel.name or channel.id
         self.called = channel.dialplan.exten
         self.arguments = arguments
+        self.media_format = app.media_format
         self.bridge_id = self.media_id = ""
         self._app = app
         self._party = channel.caller

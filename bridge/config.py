@@ -41,6 +41,10 @@ class MediaFormat(enum.StrEnum):
 _RATES_HZ = {MediaFormat.SLIN: 8000, MediaFormat.SLIN16: 16000, MediaFormat.SLIN24: 24000}
 
 
+# "auto" is settled when Asterisk has told its version (`asterisk_version.media_format`).
+FormatChoice = Literal["auto", "slin", "slin16", "slin24"]
+
+
 def media_format_name(rate_hz: int) -> str:
     """Asterisk's name of the format with this rate."""
     return next(name.value for name, rate in _RATES_HZ.items() if rate == rate_hz)
@@ -66,7 +70,7 @@ class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     password: str = ""
     app: str = "bridge-1"
     media_address: str = "127.0.0.1:9092"
-    format: MediaFormat = MediaFormat.SLIN16
+    format: FormatChoice = "slin16"
     answer: Literal["when_ready", "at_once"] = "when_ready"
     continue_context: str = ""
     continue_extension: str = ""

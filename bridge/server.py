@@ -156,7 +156,7 @@ class Bridge:
             "call_arrives",
             {"channel": control.name, "caller": control.caller, "called": control.called, "agent": name},
         )
-        expectation = Expectation(call_id, control, name, agent)
+        expectation = Expectation(call_id, control, name, agent, control.media_format)
         self.switchboard.expect(expectation)
         reason, detail = EndReason.SERVER_DRAINING, DRAINING
         try:
@@ -182,7 +182,7 @@ class Bridge:
                 async def ask() -> None:
                     nonlocal outcome
                     try:
-                        await control.prepare_media(expectation.call_id, config.asterisk.format.value)
+                        await control.prepare_media(expectation.call_id, expectation.media_format.value)
                         await expectation.arrived.wait()
                     except ControlError as error:
                         outcome = EndReason.MEDIA_NEVER_ARRIVED, str(error)
@@ -234,7 +234,7 @@ class Bridge:
     async def _run(self, leg: AudioSocketLeg) -> None:
         expectation = self.switchboard.claim(leg.call_id)
         if expectation is not None:
-            leg.expect_format(PcmFormat(self._config.asterisk.format.rate_hz))
+            leg.expect_format(PcmFormat(expectation.media_format.rate_hz))
             with self.switchboard.slot():
                 await run_call(leg, expectation.control, expectation.agent_name, expectation.agent, self._services)
         elif self.switchboard.came_too_late(leg.call_id):

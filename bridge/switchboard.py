@@ -14,7 +14,7 @@ from uuid import UUID
 
 import trio
 
-from bridge.config import Agent
+from bridge.config import Agent, MediaFormat
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
 from bridge.lateness import Lateness
@@ -59,6 +59,7 @@ class Expectation:
     control: CallControl
     agent_name: str
     agent: Agent
+    media_format: MediaFormat
     arrived: trio.Event = field(default_factory=trio.Event)
 
 

@@ -40,6 +40,19 @@ _PARAMETERS = {
 }
 
 
+# Of the 22.10.1 in asterisk/, those that a bridge may ask about.
+MODULES = (
+    *("res_ari.so", "res_ari_applications.so", "res_ari_asterisk.so", "res_ari_bridges.so", "res_ari_channels.so"),
+    *("res_ari_events.so", "res_stasis.so", "res_stasis_answer.so", "res_http_websocket.so", "app_stasis.so"),
+    *("res_audiosocket.so", "chan_audiosocket.so", "app_audiosocket.so", "codec_resample.so", "func_dialplan.so"),
+    *("bridge_simple.so", "bridge_softmix.so"),
+)
+
+
+def _module(name: str, status: str) -> Json:
+    return {"name": name, "description": "", "use_count": 0, "status": status, "support_level": "core"}
+
+
 class _Refused(Exception):
     """An error answer: `status` and Asterisk's `message`."""
 
@@ -68,6 +81,7 @@ class AriServer:
         self.version = version
         self.enabled = True
         self.has_func_dialplan = True
+        self.modules = dict.fromkeys(MODULES, "Running")
         self.listener = MemoryListener()
         self.channels: dict[str, FakeChannel] = {}
         self.bridges: dict[str, FakeBridge] = {}
@@ -222,6 +236,12 @@ class AriServer:
         match method, path:
             case "GET", ["asterisk", "info"]:
                 return 200, {"system": {"version": self.version, "entity_id": "02:fc:00:00:00:01"}}
+            case "GET", ["asterisk", "modules"]:
+                return 200, [_module(name, status) for name, status in self.modules.items()]
+            case "GET", ["asterisk", "modules", name]:
+                if self.modules.get(name) is None:
+                    _refuse(404, "Module could not be found in running modules")
+                return 200, _module(name, self.modules[name])
             case "GET", ["applications", app]:
                 return 200, self._application(app)
             case "GET", ["channels"]:

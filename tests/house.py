@@ -186,6 +186,7 @@ async def house(
     media_format: str = "slin16",
     tools: ToolRegistry | None = None,
     on_call: OnCall | None = None,
+    ari: AriServer | None = None,
     limit_s: float = 600.0,
 ) -> AsyncIterator[House]:
     """The bridge, served; `settings` is TOML, `overrides` are `section.key` values. `limit_s` of virtual time."""
@@ -199,7 +200,7 @@ async def house(
     config = load_config(settings, {}, chosen)
     model = RealtimeServer(script or Script(), observe_received=check_client)
     model.observe = partial(_check_emitted, model.faults)
-    ari = AriServer()
+    ari = ari or AriServer()
     with trio.fail_after(limit_s):
         async with trio.open_nursery() as nursery:
             it = House(nursery, model, ari, RATES_HZ[media_format])

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from bridge.ari_control import AriApp, ChannelControl, harmless
-from bridge.config import Asterisk
+from bridge.config import Asterisk, FormatChoice
 from bridge.ending import EndReason
 from bridge.errors import ControlRefused, ControlUnavailable
 from bridge.leg import CallControl, ControlDigit, ControlHungUp
@@ -26,8 +26,8 @@ CONFIG = Asterisk(password="bridge")
 class Setup:
     """A fake Asterisk, our app on it, and the controls that it handed out."""
 
-    def __init__(self, config: Asterisk = CONFIG) -> None:
-        self.ari = AriServer()
+    def __init__(self, config: Asterisk = CONFIG, ari: AriServer | None = None) -> None:
+        self.ari = ari or AriServer()
         self.controls: list[ChannelControl] = []
         self.app = AriApp(config, 2.0, self.controls.append, connect_stream=self.ari.connect)
 
@@ -54,8 +54,8 @@ class Setup:
 
 
 @asynccontextmanager
-async def running(config: Asterisk = CONFIG) -> AsyncIterator[Setup]:
-    setup = Setup(config)
+async def running(config: Asterisk = CONFIG, ari: AriServer | None = None) -> AsyncIterator[Setup]:
+    setup = Setup(config, ari)
     async with trio.open_nursery() as nursery:
         await nursery.start(setup.ari.run)
         await nursery.start(setup.app.run)
@@ -95,6 +95,52 @@ async def test_a_call_from_ringing_to_bridged_media(autojump_clock: trio.testing
         assert channel.state == "Up"
         assert setup.ari.bridges[BRIDGE].members == [channel, setup.ari.channels[MEDIA]]
         assert (setup.app.connected, setup.app.asterisk_version) == (True, "22.10.1")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "resampler", "chosen"),
+    [
+        ("auto", "22.10.1", "Running", "slin24"),
+        ("auto", "22.10.1", "Not Running", "slin"),
+        ("auto", "22.10.1", None, "slin"),
+        ("auto", "20.16.0", "Running", "slin"),
+        ("auto", "GIT-master-1", "Running", "slin"),
+        ("slin16", "20.16.0", "Running", "slin"),
+        ("slin16", "22.10.1", None, "slin16"),
+    ],
+)
+async def test_the_media_format_is_what_this_asterisk_can_do(
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+    wanted: FormatChoice,
+    version: str,
+    resampler: str | None,
+    chosen: str,
+) -> None:
+    caplog.set_level(logging.INFO, "bridge.ari")
+    ari = AriServer(version=version)
+    del ari.modules["codec_resample.so"]
+    if resampler is not None:
+        ari.modules["codec_resample.so"] = resampler
+    async with running(Asterisk(password="bridge", format=wanted), ari) as setup:
+        _, control = await setup.call()
+        assert control.media_format.value == chosen
+    assert f"Asterisk {version}, app bridge-1, media {chosen}" in caplog.text
+
+
+async def test_what_a_version_is_known_for_is_told_once(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bridge.ari")
+    async with running() as setup:
+        for _ in range(2):
+            await setup.ari.drop_connection()
+            await trio.sleep(20)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert sum(text.startswith("ARI connected: Asterisk 22.10.1") for _, text in told) == 3
+    assert [level for level, text in told if text.startswith("Asterisk 22.10.1: a peer that sends nothing")] == [
+        "INFO"
+    ]
 
 
 async def test_answer_is_idempotent_and_leaves_an_answered_caller_alone(

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from bridge.audiosocket import Kind, encode
 from bridge.tools import Tool, ToolRegistry
-from simulators.ari_server import Place
+from simulators.ari_server import AriServer, Place
 from simulators.model_script import Call, Fail, Say, Script, tone
 
 TRANSFERS = "[agents.default.transfers.reception]\nto = '600@phones'\ndescription = 'a human'\n"
@@ -74,6 +74,22 @@ def _at(pcm_24k: bytes, rate_hz: int) -> bytes:
     samples = np.frombuffer(pcm_24k, "<i2")
     spots = np.arange(0, len(samples), 24000 / rate_hz)
     return bytes(np.interp(spots, np.arange(len(samples)), samples).astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "taken"),
+    [("auto", "22.10.1", "slin24"), ("auto", "20.16.0", "slin"), ("slin16", "20.16.0", "slin")],
+)
+async def test_a_call_in_the_format_that_suits_the_version(
+    autojump_clock: MockClock, wanted: str, version: str, taken: str
+) -> None:
+    script = Script.of([Say("Goodbye!", ms=1500, hz=880), Call("hang_up", {"reason": "all said"})])
+    overrides, ari = {"asterisk.format": wanted}, AriServer(version=version)
+    async with house(script, media_format=taken, overrides=overrides, ari=ari) as it:
+        _, caller = await it.stasis_call()
+        record = await it.ended()
+        assert (record["reason"], record["media_format"]) == ("agent_hung_up", taken)
+        assert abs(ms_of(speech_of(caller.heard_pcm(), it.rate_hz), it.rate_hz) - 1500) < 15
 
 
 @ALL_FORMATS

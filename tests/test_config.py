@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bridge.config import Agent, Config, MediaFormat, effective, load_config, warnings_of
+from bridge.config import Agent, Config, effective, load_config, warnings_of
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
 from bridge.session import session_of
@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parent.parent / "bridge.toml"
 
 def test_defaults_are_enough() -> None:
     config = load_config("", {})
-    assert config.asterisk.format is MediaFormat.SLIN16
+    assert config.asterisk.format == "slin16"
     assert config.agent_for() == ("default", Agent())
 
 
@@ -81,7 +81,11 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
         ("[server]\nport = 1", {}, "bridge.toml:2: server.port: unknown key; known here: audiosocket_host"),
         ("[servers]", {}, "bridge.toml:1: servers: unknown key; known here: server, asterisk"),
         ("server = 1", {}, "bridge.toml:1: server: must be a table"),
-        ("[asterisk]\nformat = 'ulaw'", {}, 'bridge.toml:2: asterisk.format: must be "slin", "slin16" or "slin24"'),
+        (
+            "[asterisk]\nformat = 'ulaw'",
+            {},
+            'bridge.toml:2: asterisk.format: must be "auto", "slin", "slin16" or "slin24"',
+        ),
         ("[limits]\n\ntool_s = 0", {}, "bridge.toml:3: limits.tool_s: must be above zero"),
         ("[agents.x]\nhang_up = 'maybe'", {}, "bridge.toml:2: agents.x.hang_up: must be true or false"),
         ("[agents.x]\n[agents.x.transfers.y]\n", {}, "bridge.toml:2: agents.x.transfers.y: needs to"),

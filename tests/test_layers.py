@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "protocols",
         frozenset(
             {"audiosocket", "audio", "playout", "realtime", "ending", "prices", "usage", "tool_schema", "sounds"}
-            | {"dialect", "endpoint"}
+            | {"dialect", "endpoint", "asterisk_version"}
             | {"realtime_mcp", "mcp", "realtime_errors"}
             | {"cached_item", "item_changes", "caller_audio", "event_fields", "message_content"}
         ),
