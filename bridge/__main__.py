@@ -1,4 +1,4 @@
-"""The command `realtime-bridge`: `serve` calls, `check-config`, or `bench` this machine."""
+"""The command `realtime-bridge`: `serve` calls, `check-config`; and programs of their own: `simulate`, `demo`, `bench`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import trio
 
 from bridge import __version__, call_tools, mcp, telemetry
 from bridge.config import Config, effective, load_config, located, warnings_of
-from bridge.endpoint import Endpoint, endpoint_of
+from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
 from bridge.prices import check_budgets, load_prices
 from bridge.server import serve
@@ -26,13 +26,19 @@ from bridge.sound_files import load_sounds
 
 _log = logging.getLogger("bridge")
 
+# Programs of their own, each with its own --help: nothing in `bridge` imports them.
+_PROGRAMS: Mapping[str, tuple[Sequence[str], str]] = {
+    "simulate": (("simulators.realtime_server",), "a Realtime server that needs no key, to try things with"),
+    "demo": (("simulators", "demo"), "one whole call with the simulated model, talked through (see `make demo`)"),
+    "bench": (("bench",), "how many calls this machine holds"),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2: the configuration or the call of the command is wrong)."""
     arguments, rest = _parser().parse_known_args(argv)
-    if arguments.command == "bench":
-        # A program of its own, which starts this one and loads it: nothing in `bridge` imports it.
-        return subprocess.run([sys.executable, "-m", "bench", *rest], check=False).returncode
+    if program := _PROGRAMS.get(arguments.command):
+        return _start([sys.executable, "-m", *program[0], *rest])
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
@@ -56,16 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _start(command: Sequence[str]) -> int:
+    """Run another program until it ends; its exit status. Ctrl-C reaches it by itself: it is of our process group."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+
+
 def _run(command: str, settings: _Settings) -> None:
     config = settings.load()
     check_budgets(config, load_prices(config.realtime.prices))
     endpoint = endpoint_of(config.realtime)
+    check_agents(endpoint, config.agents)
     if command == "check-config":
         load_sounds(config.agents)  # `serve` would end at a wrong one as well
         _show(config, endpoint)
         return
     telemetry.set_up_logging(config.server.log_format)
-    for warning in warnings_of(config):
+    for warning in _warnings(config, endpoint):
         _log.warning("%s", warning)
     _tame_garbage_collector()
     trio.run(_serve, config)
@@ -80,8 +97,21 @@ def _show(config: Config, endpoint: Endpoint) -> None:
         session = masked(session_of(agent, [*call_tools.declarations(agent), *mcp.declarations(agent)]))
         print(f"\n# session of agent {name}, before the tools of the application:")
         print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
-    for warning in warnings_of(config):
+    for warning in _warnings(config, endpoint):
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _warnings(config: Config, endpoint: Endpoint) -> list[str]:
+    """What is valid and will most likely not do what is wanted. Each begins with its setting."""
+    found = warnings_of(config)
+    if endpoint.needs_key:
+        found.append(f"realtime.api_key: none is set, and {endpoint.host} refuses calls without; set OPENAI_API_KEY")
+    if config.asterisk.enabled and not config.asterisk.password:
+        found.append(
+            "asterisk.password: none is set, and ARI refuses connections without; set BRIDGE_ARI_PASSWORD (or, for "
+            "AudioSocket without ARI, asterisk.enabled = false)"
+        )
+    return found
 
 
 def _tame_garbage_collector() -> None:
@@ -123,7 +153,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; wins over all else"
         )
-    commands.add_parser("bench", help="how many calls this machine holds: see bench --help", add_help=False)
+    for name, (_, text) in _PROGRAMS.items():
+        commands.add_parser(name, help=f"{text}: {name} --help", add_help=False)
     return parser
 
 

@@ -20,7 +20,6 @@ Measured on 22.10.1 and relied on:
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -30,7 +29,7 @@ import trio
 from bridge import asterisk_version
 from bridge.ari_client import AriClient, Channel, Message, attempt, together
 from bridge.asterisk_version import media_format
-from bridge.config import Asterisk
+from bridge.config import DESTINATION, Asterisk
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 from bridge.leg import ControlDigit, ControlEvent, ControlHungUp
@@ -44,7 +43,6 @@ _EVENTS_SIZE = 32
 _SWEEP_S = 60.0
 # A caller may be listed in the app before its StasisStart reaches us; one that has no control after this is stranded.
 _STRANDED_S = 1.0
-_DESTINATION = re.compile(r"([\w*#+.-]+)(?:@([\w.-]+)(?:,(\w+))?)?", re.ASCII)
 
 
 class AriApp:
@@ -331,7 +329,7 @@ class ChannelControl:
         reported any more, and `release` leaves the channel alone. Raises `ControlError`: still ours. Cancelled, it may
         have been accepted.
         """
-        parts = _DESTINATION.fullmatch(destination)
+        parts = DESTINATION.fullmatch(destination)
         if parts is None:
             raise ControlRefused(f"{destination!r} is not exten, exten@context or exten@context,priority", status=400)
         exten, context, priority = parts[1], parts[2] or self._context, parts[3] or "1"

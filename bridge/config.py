@@ -235,7 +235,7 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
 
 SECRETS = frozenset({"asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query"})
 # What a Realtime URL says openly; every other value in a query may be a key.
-_OPEN_PARAMETERS = frozenset({"model", "deployment", "api-version", "intent", "protocol"})
+OPEN_PARAMETERS = frozenset({"model", "deployment", "api-version", "intent", "protocol"})
 
 
 def masked_url(url: str) -> str:
@@ -245,7 +245,7 @@ def masked_url(url: str) -> str:
     place, slash, path = rest.partition("/")
     place = f"***@{place.rpartition('@')[2]}" if "@" in place else place
     shown = "&".join(
-        part if name in _OPEN_PARAMETERS else f"{name}{equals}***" if equals else "***"
+        part if name in OPEN_PARAMETERS else f"{name}{equals}***" if equals else "***"
         for part in query.partition("#")[0].split("&")
         for name, equals, _ in [part.partition("=")]
     )
@@ -324,9 +324,13 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
     agents = {
         name: msgspec.structs.replace(agent, sounds=complete(agent.sounds)) for name, agent in config.agents.items()
     }
-    return msgspec.structs.replace(config, agents=agents)
+    prices = str(folder / config.realtime.prices) if config.realtime.prices else ""
+    realtime = msgspec.structs.replace(config.realtime, prices=prices)
+    return msgspec.structs.replace(config, agents=agents, realtime=realtime)
 
 
+DESTINATION = re.compile(r"([\w*#+.-]+)(?:@([\w.-]+)(?:,(\w+))?)?", re.ASCII)
+"""Where a caller can be sent in the dialplan: extension, context, priority."""
 # The keys of a phone.
 _KEYS = "0123456789*#ABCD"
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".
@@ -345,7 +349,9 @@ def _convert_from(source: str, tree: dict[str, Any]) -> Config:
     try:
         return _convert(tree)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}", place=error.place) from error
+        # "command line, limits.tool_s: limits.tool_s: must be ..." would say it twice.
+        told = str(error) if not source.endswith(f", {error.place}") else str(error).partition(": ")[2]
+        raise ConfigError(f"{source}: {told}", place=error.place) from error
 
 
 def _convert(tree: dict[str, Any]) -> Config:
@@ -354,7 +360,10 @@ def _convert(tree: dict[str, Any]) -> Config:
         # Not strict: the environment and the command line hold numbers as strings.
         config = converted(tree, Config, strict=False)
     except ConfigError as error:
-        raise ConfigError(f"{error.place or 'top level'}: {error}", place=error.place) from error
+        remedy = str(error)
+        if remedy == "must be a table" and "[" not in error.place:
+            remedy += f": write its keys below a line [{error.place}]"
+        raise ConfigError(f"{error.place or 'top level'}: {remedy}", place=error.place) from error
     config = msgspec.structs.replace(config, agents={"default": Agent()} | config.agents)
     _check(config)
     return config
@@ -377,7 +386,7 @@ def _check(config: Config) -> None:
         "must start with wss:// (or ws://), like wss://HOST/v1/realtime",
     )
     require(bool(config.realtime.auth_query), "realtime.auth_query", "must name a query parameter, like api_key")
-    require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must start with ws:// or wss://")
+    require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must be like ws://127.0.0.1:8088")
     host, _, port = config.asterisk.media_address.rpartition(":")
     require(
         bool(host) and port.isdigit(),
@@ -428,7 +437,7 @@ def _check(config: Config) -> None:
         require(
             idle_ms == 0 or detection.type == "server_vad",
             f"{place}.idle_timeout_ms",
-            "goes with type server_vad only",
+            'goes with type = "server_vad" only; set it to 0',
         )
         for key in ("talk_key", "send_key"):
             pressed = getattr(detection, key)
@@ -439,7 +448,11 @@ def _check(config: Config) -> None:
         require(detection.talk_key != detection.send_key, f"{place}.send_key", "must be another key than talk_key")
         require(agent.barge_in_confirm_ms >= 0, f"{at}.barge_in_confirm_ms", "must not be negative")
         for target, destination in agent.transfers.items():
-            require(bool(destination.to), f"{dotted(('agents', name, 'transfers', target))}.to", "names no extension")
+            require(
+                DESTINATION.fullmatch(destination.to) is not None,
+                f"{dotted(('agents', name, 'transfers', target))}.to",
+                "must be exten, exten@context or exten@context,priority, like 600@phones",
+            )
         for problem, remedy in mcp_servers.problems(agent.mcp, f"{at}.mcp"):
             require(False, problem, remedy)
         check_agent(agent, at)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from bridge.config import Agent, Realtime, masked_url
+from bridge.config import OPEN_PARAMETERS, Agent, Realtime, masked_url
 from bridge.dialect import Dialect
 from bridge.errors import ConfigError
 
@@ -41,6 +41,14 @@ class Endpoint:
     def host(self) -> str:
         """Host and port, for people; never userinfo."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether this is a provider that serves nobody without a key, and there is none."""
+        names = {name.lower() for name in self.headers}
+        with_key = names & {"authorization", "api-key"} or self.subprotocols or "@" in urlsplit(self.url).netloc
+        hosted = any(_within(urlsplit(self.url).hostname or "", domain) for domain in _PATHS)
+        return hosted and not with_key and not dict(parse_qsl(urlsplit(self.url).query)).keys() - OPEN_PARAMETERS
 
     def __str__(self) -> str:
         names = ", ".join(self.headers) or "no header"

@@ -16,6 +16,7 @@ _TRANSCRIBERS_ENDING = frozenset(
     {"whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
 )
 _STREAMING_TRANSCRIBERS = frozenset({"gpt-live-transcribe", "gpt-realtime-whisper"})
+_VOICES = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar")
 _WITHOUT_REASONING = _SHUT_DOWN_2027 | {"gpt-realtime-1.5"}
 
 
@@ -40,6 +41,9 @@ def _advice(session: Mapping[str, Any], model: str) -> Iterator[str]:
         yield f"transcription with {transcriber} ends at OpenAI on 2027-02-26; use gpt-transcribe"
     if transcriber in _STREAMING_TRANSCRIBERS and session["audio"]["input"]["turn_detection"]:
         yield f"{transcriber} needs turn_detection.type = manual; with turn detection use gpt-transcribe"
+    voice = session["audio"]["output"].get("voice")
+    if model.startswith("gpt-realtime") and isinstance(voice, str) and voice not in _VOICES:
+        yield f"voice {voice} is none of OpenAI's: {', '.join(_VOICES)}"
     if session.get("prompt"):
         yield "stored prompts (prompt) end at OpenAI on 2026-11-30; put the text into instructions"
     if session.get("tool_choice") == "required":

@@ -62,7 +62,7 @@ class ToolUse:
             known = item.status in (None, "completed") and self._talk.history.tool_called(call_id, name, arguments)
             if not known:
                 continue
-            self._talk.commands.notice("tool_called", name=name, call_id=call_id)
+            self._talk.commands.notice("tool_called", name=name, tool_call_id=call_id)
             match call_tools.interpret(self._talk.agent, name, arguments):
                 case call_tools.HangUp() | call_tools.Transfer() if interrupted:
                     self.answer(call_id, "Not done: the caller started to speak.")

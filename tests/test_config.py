@@ -97,7 +97,7 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
         (
             "[agents.x.turn_detection]\ntype = 'semantic_vad'\nidle_timeout_ms = 5000",
             {},
-            "bridge.toml:3: agents.x.turn_detection.idle_timeout_ms: goes with type server_vad only",
+            'bridge.toml:3: agents.x.turn_detection.idle_timeout_ms: goes with type = "server_vad" only',
         ),
         ("[agents.x.turn_detection]\ntalk_key = '**'", {}, "talk_key: must be one key of 0123456789*#ABCD"),
         ("[agents.x.turn_detection]\ntalk_key = '#'", {}, "send_key: must be another key than talk_key"),
@@ -106,6 +106,16 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
             "[[routes]]\nagent = 'nobody'",
             {},
             "bridge.toml:2: routes[0].agent: agent 'nobody' is not defined; known: default",
+        ),
+        (
+            "[agents.x]\nturn_detection = 'server_vad'",
+            {},
+            "x.turn_detection: must be a table: write its keys below a line [agents.x.turn_detection]",
+        ),
+        (
+            "[agents.x.transfers.shop]\nto = '600@'",
+            {},
+            "bridge.toml:2: agents.x.transfers.shop.to: must be exten, exten@context or exten@context,priority",
         ),
         ("[limits]\ncaller_waits_s = 0.5", {}, "limits.caller_waits_s: must be at least 1"),
         ("[limits]\ncaller_waits_s = 9", {}, "limits.caller_waits_repeat_s: must not be below limits.caller_waits_s"),

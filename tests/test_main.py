@@ -14,8 +14,9 @@ from bridge.__main__ import main
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("OPENAI_API_KEY", "BRIDGE_MAX_CALLS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("BRIDGE_MAX_CALLS", raising=False)
+    for name in ("OPENAI_API_KEY", "BRIDGE_ARI_PASSWORD"):
+        monkeypatch.setenv(name, "sk-test")
 
 
 def test_check_config_shows_everything_but_secrets(
@@ -62,8 +63,15 @@ def test_check_config_shows_each_agents_session_as_it_is_sent(
         ("", ["--set", "realtime.url=wss://host"], "command line, realtime.url: has no path"),
         ("[agents.x]\nbudget_usd = 1\n[realtime]\nmodel = 'm'", [], "bridge.toml:2: agents.x.budget_usd: model 'm'"),
         ("[agents.x.sounds]\nbusy = 'no.wav'", [], "bridge.toml:2: agents.x.sounds.busy: "),
-        ("[realtime]\nprices = 'no.toml'", [], "bridge.toml:2: realtime.prices: no.toml cannot be read"),
+        ("[realtime]\nprices = 'no.toml'", [], "bridge.toml:2: realtime.prices: /"),
         ("[server]\nport = 1", [], "bridge.toml:2: server.port: unknown key"),
+        ("", ["--set", "limits.tool_s=x"], "command line, limits.tool_s: must be a number"),
+        (
+            "[realtime]\nurl = 'ws://box/v1'\ndialect = 'beta'\n[[agents.x.mcp]]\nserver_label = 'a'\n"
+            "server_url = 'https://a'\napprove = 'all'",
+            [],
+            "bridge.toml:4: agents.x.mcp: MCP servers need the GA",
+        ),
     ],
 )
 def test_what_is_found_after_loading_has_its_line_too(
@@ -121,6 +129,43 @@ def test_check_config_reads_the_sounds_beside_the_settings(capsys: pytest.Captur
     assert error.count("\n") == 1
 
 
+def test_a_price_file_lies_beside_the_settings_too() -> None:
+    folder = Path("elsewhere")
+    folder.mkdir()
+    (folder / "my.toml").write_text("[realtime]\nprices = 'p.toml'\n[agents.a]\nbudget_usd = 1\n")
+    (folder / "p.toml").write_text(
+        'as_of = "2026-11-01"\n[models."gpt-realtime-2.1"]\nsource = "us"\ntext = { input = 1, output = 2 }\n'
+    )
+    assert main(["check-config", "--config", "elsewhere/my.toml"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "unset", "says"),
+    [
+        ("", ["OPENAI_API_KEY"], ["realtime.api_key: none is set, and api.openai.com refuses calls without"]),
+        ("[realtime]\nurl = 'ws://localhost:8080/v1/realtime'", ["OPENAI_API_KEY"], []),
+        ("[realtime]\nheaders = { Authorization = 'Bearer x' }", ["OPENAI_API_KEY"], []),
+        ("", ["BRIDGE_ARI_PASSWORD"], ["asterisk.password: none is set, and ARI refuses connections without"]),
+        ("[asterisk]\nenabled = false", ["BRIDGE_ARI_PASSWORD"], []),
+        ("[agents.a]\nvoice = 'marina'", [], ["agents.a: voice marina is none of OpenAI's: alloy, ash"]),
+        ("[realtime]\nmodel = 'grok-voice-latest'\n[agents.a]\nvoice = 'ara'", [], []),
+    ],
+)
+def test_what_will_most_likely_not_work_is_said_before_the_first_call(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: str,
+    unset: list[str],
+    says: list[str],
+) -> None:
+    Path("bridge.toml").write_text(settings, encoding="utf-8")
+    for name in unset:
+        monkeypatch.delenv(name)
+    assert main(["check-config"]) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.startswith(f"warning: {it}") for line, it in zip(warnings, says, strict=True)] == [True] * len(says)
+
+
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -130,9 +175,15 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_bench_hands_on_its_arguments(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--help"]) == 0
-    assert "--find" in capfd.readouterr().out
+@pytest.mark.parametrize(
+    ("program", "knows"), [("bench", "--find"), ("simulate", "--query-key"), ("demo", "--model")]
+)
+def test_programs_of_their_own_are_handed_their_arguments(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, program: str, knows: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    assert main([program, "--help"]) == 0
+    assert knows in capfd.readouterr().out
 
 
 def test_serve_knows_no_arguments_of_others(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,5 +196,5 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     out = capsys.readouterr().out
-    assert "serve" in out
-    assert "check-config" in out
+    for command in ("serve", "check-config", "simulate", "demo", "bench"):
+        assert f"    {command} " in out
