@@ -347,7 +347,7 @@ class _Call:
 
     async def _run_tool(self, command: RunTool) -> None:
         tools, live, limit_s = self._services.tools, self._live, self._limits.tool_s
-        if tools.is_manual(command.name) and self._services.on_call is not None:
+        if self._is_manual(command):
             output = await live.wait_for_answer(command, limit_s)
         else:
             who = ToolContext(
@@ -355,6 +355,10 @@ class _Call:
             )
             output = await tools.run(command.name, command.arguments, timeout_s=limit_s, context=who)
         self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
+
+    def _is_manual(self, command: RunTool) -> bool:
+        """Whether the application in the call answers this tool."""
+        return self._services.on_call is not None and self._services.tools.is_manual(command.name)
 
     async def _ask_approval(self, request: AskApproval) -> None:
         given = await self._live.wait_for_approval(request, self._limits.tool_s)
@@ -397,6 +401,8 @@ class _Call:
                     self._live.noticed(command)
                     telemetry.notice(event, facts)
                 case RunTool():
+                    if self._is_manual(command):
+                        self._live.tool_wanted(command)
                     self._tasks.start_soon(self._run_tool, command)
                 case AskApproval():
                     self._tasks.start_soon(self._ask_approval, command)

@@ -107,7 +107,8 @@ class LiveCall:
         self.send({"type": "response.create"})
 
     def say(self, text: str) -> None:
-        """Have the agent say this, in about these words, as soon as nobody else speaks."""
+        """Have the agent say this, in about these words, as soon as nobody else speaks. A `hang_up` or `transfer` right
+        behind it comes first: wait for `agent_said`."""
         self.send({"type": "response.create", "response": {"instructions": f"Say exactly this: {text}"}})
 
     def answer_tool(self, call_id: str, output: str) -> None:
@@ -147,10 +148,14 @@ class LiveCall:
         if self._observers.any:
             self._observers.tell(CallEvent("call", self._clock(), notice.event, notice.facts))
 
-    async def wait_for_answer(self, command: RunTool, timeout_s: float) -> str:
-        """The application's answer to a manual tool, or the text that nobody gave one in time."""
-        answered, outputs = self._answers[command.call_id] = trio.Event(), []
+    def tool_wanted(self, command: RunTool) -> None:
+        """A manual tool is called: from here on it can be answered, so before any observer runs."""
+        self._answers[command.call_id] = trio.Event(), []
         self.manual_tools[command.call_id] = command
+
+    async def wait_for_answer(self, command: RunTool, timeout_s: float) -> str:
+        """The application's answer to a tool that was `tool_wanted`, or the text that nobody gave one in time."""
+        answered, outputs = self._answers[command.call_id]
         try:
             with trio.move_on_after(timeout_s):
                 await answered.wait()

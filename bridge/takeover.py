@@ -49,11 +49,15 @@ class Takeover:
     # The shell reports -----------------------------------------------------------------------------------------------
 
     def connected(self, now: float, lifetime_s: float | None) -> None:
-        """A session stands, configured. One that is not the first is told what was said so far."""
+        """A session stands, configured. It is told what was said so far; before the first only an application can have
+        said something, whose events had no session to go to."""
         self._continuity.connected(now, lifetime_s)
         self._talk.follow(self._talk.session)
         self._sessions += 1
-        if self._sessions > 1:
+        if self._sessions == 1:
+            for item in self._talk.history.replay():
+                self._talk.commands.send(realtime.create_item(item))
+        else:
             if self._talk.lost_at is None and self._underway:
                 # Something began between the decision to change over and now: the old session has taken it with it.
                 self._break_off(now)
