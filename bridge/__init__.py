@@ -1,16 +1,13 @@
 """An OpenAI Realtime voice agent on an Asterisk phone call, and a Realtime client for programs (`docs/library.md`).
 
-The rooms of the house, in the order that data flows (`docs/design.md` has the reasons):
+The rooms of the house, in the order that data flows; `docs/design.md` tells the duty of every module, and the reasons:
 
-* words: `errors`, `config`, `mcp_servers`
-* protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `endpoint`, `dialect`, `ending`, `sounds`,
-  `tool_schema`, `mcp`, `realtime_mcp`, `realtime_errors`
-* decisions without I/O: `history`, `call_tools`, `dialogue`, `conversation`, `leg`, `patience`
-* shells, on trio: `audiosocket_leg`, `media_clock`, `realtime_client`, `ari_client`, `ari_control`, `tools`,
-  `telemetry`, `sound_files`
-* one session of a program: `realtime_session`, `session_engine`, `session_streams`; decided in `item_cache`, `tool_turns`,
-  `event_stream`, on `cached_item`, `item_changes`, `caller_audio`, `event_fields`, `message_content`
-* one call: `switchboard`, `call`; one process: `server`, `__main__`
+* words: `errors`, `config`, `session` (the model's settings)
+* protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `endpoint`, `dialect`, `ending`, `usage`
+* decisions without I/O: `conversation` and its parts around `talk`, `responses`, `barge_in`, `continuity`, `history`, `leg`
+* shells, on trio: `audiosocket_leg`, `media_clock`, `uplink`, `realtime_client`, `ari_control`, `tools`, `telemetry`
+* one call: `switchboard`, `model_sessions`, `live_call`, `call`; one process: `server`, `__main__`
+* one session of a program: `realtime_session`, `session_engine`; decided in `item_cache`, `tool_turns`, `event_stream`
 
 "Protocol sheet" and section numbers mean `docs/realtime-protocol.md`, numbers like 5.13 `docs/field-reports.md`.
 """

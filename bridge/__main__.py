@@ -6,7 +6,6 @@ import argparse
 import gc
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2: the configuration or the call of the command is wrong)."""
     arguments, rest = _parser().parse_known_args(argv)
     if program := _PROGRAMS.get(arguments.command):
-        return _start([sys.executable, "-m", *program[0], *rest])
+        # In place of this process, so that signals and the exit status are the program's own.
+        os.execv(sys.executable, [sys.executable, "-m", *program[0], *rest])
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
@@ -60,16 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _start(command: Sequence[str]) -> int:
-    """Run another program until it ends; its exit status. Ctrl-C reaches it by itself: it is of our process group."""
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
 
 
 def _run(command: str, settings: _Settings) -> None:

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -460,11 +461,14 @@ def _check(config: Config) -> None:
 
 def warnings_of(config: Config) -> list[str]:
     """What is valid and yet worth a word at start: old names, retired models, settings that the model does not know."""
-    found = model_advice(config.realtime.model)
+    # Other servers have models of the same names, and their own dates.
+    at_openai = (urlsplit(config.realtime.url).hostname or "").endswith("api.openai.com")
+    model = config.realtime.model if at_openai else ""
+    found = model_advice(model)
     for name, agent in config.agents.items():
         at = dotted(("agents", name))
         found += check_agent(agent, at)
-        found += session_advice(session_of(agent, []), config.realtime.model, at)
+        found += session_advice(session_of(agent, []), model, at)
     return found
 
 

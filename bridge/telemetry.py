@@ -133,10 +133,15 @@ class ConsoleFormatter(logging.Formatter):
         told = "".join(
             f" {name}={_short(value)}"
             for name, value in facts.items()
-            if value not in (None, "", {}, []) and name != "call_id"
+            if value not in (None, "", {}, []) and name != "call_id" and not _uncounted(value)
         )
         text = f"{stamp} {record.levelname.lower():7}{call} {record.getMessage()}{told}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _uncounted(value: object) -> bool:
+    """Figures of something that never happened."""
+    return isinstance(value, dict) and value.get("count") == 0
 
 
 def _short(value: object) -> str:

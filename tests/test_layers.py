@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ FILES = sorted(path for path in BRIDGE.glob("*.py") if path.stem != "__init__")
 
 def test_every_module_has_its_layer() -> None:
     assert {path.stem for path in FILES} == set(LAYER_OF)
+
+
+def test_the_design_names_every_module_and_its_layer() -> None:
+    page = (BRIDGE.parent / "docs/design.md").read_text(encoding="utf-8")
+    table = page[page.index("## 2. Modules") : page.index("## 3. ")]
+    named: dict[str, int] = {}
+    layer = -1
+    for row in re.findall(r"^\| (\*\*\d|`\w+`)", table, re.MULTILINE):
+        if row.startswith("*"):
+            layer = int(row[2:])
+        else:
+            named[row.strip("`")] = layer
+    assert named == LAYER_OF
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

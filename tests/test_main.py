@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +152,8 @@ def test_a_price_file_lies_beside_the_settings_too() -> None:
         ("[asterisk]\nenabled = false", ["BRIDGE_ARI_PASSWORD"], []),
         ("[agents.a]\nvoice = 'marina'", [], ["agents.a: voice marina is none of OpenAI's: alloy, ash"]),
         ("[realtime]\nmodel = 'grok-voice-latest'\n[agents.a]\nvoice = 'ara'", [], []),
+        ("[realtime]\nmodel = 'gpt-realtime'", [], ["realtime.model: gpt-realtime ends at OpenAI on 2027-01-20"]),
+        ("[realtime]\nurl = 'ws://local/v1'\nmodel = 'gpt-realtime'\n[agents.a]\nvoice = 'mine'", [], []),
     ],
 )
 def test_what_will_most_likely_not_work_is_said_before_the_first_call(
@@ -178,12 +183,14 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("program", "knows"), [("bench", "--find"), ("simulate", "--query-key"), ("demo", "--model")]
 )
-def test_programs_of_their_own_are_handed_their_arguments(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, program: str, knows: str
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    assert main([program, "--help"]) == 0
-    assert knows in capfd.readouterr().out
+def test_programs_of_their_own_are_handed_their_arguments(program: str, knows: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "bridge", program]
+    told = subprocess.run([*command, "--help"], env=environment, capture_output=True, text=True, check=True)
+    assert knows in told.stdout
+    refused = subprocess.run([*command, "--nonsense"], env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "--nonsense" in refused.stderr
 
 
 def test_serve_knows_no_arguments_of_others(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,14 @@ def test_no_fact_takes_a_json_line_away_from_its_call() -> None:
 def test_console_lines_show_of_figures_the_half_and_the_longest_and_of_tables_no_tables() -> None:
     figures = {"count": 3, "p50_ms": 284.25, "p99_ms": 294.0, "max_ms": 294.0}
     usage = {"total_tokens": 9, "input_token_details": {"text_tokens": 4}}
-    facts = {"call_id": "0123", "also": [], "reply_ms": figures, "turns": {"vad_ms": figures}, "usage": usage}
+    facts = {
+        "call_id": "0123",
+        "also": [],
+        "none": {"count": 0},
+        "reply_ms": figures,
+        "turns": {"vad_ms": figures},
+        "usage": usage,
+    }
     text = line(ConsoleFormatter(), call_id="0123", facts=facts)
     assert text.endswith("[0123] agent_said reply_ms=284.25..294 turns=vad_ms:284.25..294 usage=total_tokens:9")
 
