@@ -93,7 +93,7 @@ def _text_of(item: Mapping[str, Any]) -> str | None:
 
 def _send(talk: Talk, payload: bytes) -> None:
     """Without a session the event is void; what must outlive sessions has been kept already."""
-    if talk.lost_at is None:
+    if talk.session_stands:
         talk.commands.send(payload)
 
 

@@ -173,7 +173,7 @@ class CallerTurns:
         """The talk key. Nobody but us interrupts with manual turns (section 3.4)."""
         talk = self._talk
         self._talking = talk.barge_in.speaking = True
-        if talk.lost_at is None:
+        if talk.session_stands:
             talk.commands.send(realtime.clear_audio())
         if self.unheard_from is None:
             self.unheard_item, self.unheard_from = "", now
@@ -186,7 +186,7 @@ class CallerTurns:
         self._talking = self._talk.barge_in.speaking = False
         self.ended_at = now
         self._accounts.clock.speech_stopped(now)
-        if self._talk.lost_at is None:
+        if self._talk.session_stands:
             self._talk.commands.send(realtime.commit_audio())
 
     def _digits_entered(self, now: float) -> None:

@@ -92,6 +92,7 @@ class Conversation:
         self._sounds = sounds or Sounds({})
         self._patience = Patience(limits.caller_waits_s, limits.caller_waits_repeat_s, self._sounds.lengths_s)
         self._rate_hz = playout.format.rate_hz
+        self._configured: Mapping[str, Any] = {}
         self._server_errors = 0
         # Words often come before the first audio of their item, which makes the turn.
         self._early_words: dict[str, str] = {}
@@ -120,16 +121,25 @@ class Conversation:
     # The session -----------------------------------------------------------------------------------------------------
 
     def session_update(self) -> bytes:
-        """The first event of any session: the complete present configuration."""
+        """The first event of any session: the complete present configuration. One that changes until the session stands
+        is sent again then."""
+        self._configured = self._configuration()
+        return realtime.update_session(self._configured)
+
+    def _configuration(self) -> Mapping[str, Any]:
         session = self._talk.session
         if self._talk.protected and (detection := session["audio"]["input"].get("turn_detection")):
             switches = {key: False for key in ("create_response", "interrupt_response") if key in detection}
             session = merged(session, {"audio": {"input": {"turn_detection": {**detection, **switches}}}})
-        return realtime.update_session(session)
+        return session
 
     def connected(self, now: float, lifetime_s: float | None) -> list[Command]:
         """A session stands, configured with `session_update`. One that is not the first is told what was said so far."""
         self.appended_ms = 0
+        if (configuration := self._configuration()) != self._configured:
+            # An application changed it, or the greeting was heard: seconds ago, or minutes (a successor waits so long).
+            self._configured = configuration
+            self._commands.send(realtime.update_session(configuration))
         self._takeover.connected(now, lifetime_s)
         if self._talk.protected:
             self._talk.own_answers, self._talk.server_interrupts = True, False
@@ -406,7 +416,7 @@ class Conversation:
             self._talk.answer_later = False
             self._responses.want(Ask())
         detection = self._talk.session["audio"]["input"].get("turn_detection")
-        if detection and self._talk.lost_at is None:
+        if detection and self._talk.session_stands:
             self._commands.send(realtime.update_session({"audio": {"input": {"turn_detection": detection}}}))
 
     def _wait(self, now: float) -> None:

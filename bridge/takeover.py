@@ -53,10 +53,11 @@ class Takeover:
         said something, whose events had no session to go to."""
         self._continuity.connected(now, lifetime_s)
         self._talk.follow(self._talk.session)
+        self._talk.session_stands = True
         self._sessions += 1
         if self._sessions == 1:
-            for item in self._talk.history.replay():
-                self._talk.commands.send(realtime.create_item(item))
+            # What an application has written before.
+            self._tell_history()
         else:
             if self._talk.lost_at is None and self._underway:
                 # Something began between the decision to change over and now: the old session has taken it with it.
@@ -71,7 +72,7 @@ class Takeover:
             "session_lost", reason=reason.value, detail=detail, code=code, losses=self._continuity.losses
         )
         self._break_off(now)
-        talk.lost_at = now
+        talk.lost_at, talk.session_stands = now, False
         if again and not talk.endgame.closing:
             talk.commands.do(OpenSession())
         return again
@@ -119,12 +120,15 @@ class Takeover:
             case Change.SWAP:
                 talk.commands.do(SwapSessions())
 
+    def _tell_history(self, leave_out: str = "") -> None:
+        for item in self._talk.history.replay(leave_out=leave_out):
+            self._talk.commands.send(realtime.create_item(item))
+
     def _tell_everything(self, now: float) -> None:
         talk, caller = self._talk, self._caller
         lost_at, talk.lost_at = talk.lost_at, None
         again, self._resend = self._resend, False
-        for item in talk.history.replay(leave_out=caller.unheard_item if again else ""):
-            talk.commands.send(realtime.create_item(item))
+        self._tell_history(leave_out=caller.unheard_item if again else "")
         since = [it for it in (lost_at, caller.unheard_from if again else None) if it is not None]
         if again:
             talk.history.forget(caller.unheard_item)

@@ -44,6 +44,8 @@ class Talk:
         self.answer_later = False  # what the caller said meanwhile
         self.own_answers = self.server_interrupts = False
         self.follow(self.session)
+        self.session_stands = False
+        """Whether the model takes what is sent: not before the first session, nor between two."""
         self.lost_at: float | None = None
         self.started_at: float | None = None
         self.activity_at = 0.0
@@ -81,7 +83,7 @@ class Talk:
         """Put a message into the conversation that nobody spoke. Without a session it is kept for the next one."""
         item_id = self.new_item_id()
         self.history.wrote(item_id, speaker, text)
-        if self.lost_at is None:
+        if self.session_stands:
             self.commands.send(realtime.create_item(message_item(_ROLES[speaker], text, item_id)))
 
     # Interrupting ----------------------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ class Talk:
     def _unsay(self, cut: Cut) -> None:
         """Tell the model how much of a turn was heard."""
         turn = cut.turn
-        if self.lost_at is not None:
+        if not self.session_stands:
             return  # the next session is told what was heard
         if not turn.written and cut.played_ms > 0:
             self.commands.send(realtime.truncate_item(turn.item_id, cut.content_index, cut.played_ms))

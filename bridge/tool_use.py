@@ -95,7 +95,7 @@ class ToolUse:
             if use.output is not None:
                 return
             use.output = output
-            if self._talk.lost_at is not None:
+            if not self._talk.session_stands:
                 return
             if not use.here:
                 use.here = True
@@ -119,7 +119,7 @@ class ToolUse:
 
     def approval_given(self, request_id: str, approve: bool, reason: str) -> None:
         """The answer to a request of the present session; one of a session that is gone is void."""
-        if request_id in self._approvals and self._talk.lost_at is None:
+        if request_id in self._approvals and self._talk.session_stands:
             self._talk.commands.send(
                 realtime.create_item(mcp.approval_item(request_id, approve=approve, reason=reason))
             )

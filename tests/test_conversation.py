@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.audio import PcmFormat
@@ -41,6 +42,8 @@ class Rig:
         self.playout = PlayoutQueue(WIRE, 600_000)
         self.it = Conversation(agent, self.playout, limits or Limits(), lag_ms=lag_ms)
         self.now = 100.0
+        self.it.session_update()
+        self.it.connected(self.now, None)
 
     def server(self, type_: str, **fields: Any) -> list[Command]:
         return self.it.model_message(json.dumps({"type": type_, "event_id": "e", **fields}), self.now)
@@ -657,7 +660,6 @@ def test_what_the_protocol_does_not_allow_is_the_models_fault(message: str) -> N
 def test_what_began_while_the_sessions_were_exchanged_is_asked_for_again() -> None:
     """The decision to change over was made in a quiet moment, but the old session's last message came after it."""
     rig = Rig().greeted()
-    rig.it.connected(rig.now, None)
     rig.it.successor_ready(rig.now)
     rig.created("R1")
     assert rig.state() is State.RESPONDING
@@ -673,7 +675,6 @@ def test_what_began_while_the_sessions_were_exchanged_is_asked_for_again() -> No
 def test_words_of_long_ago_are_not_answered_after_a_loss() -> None:
     """A noise that nobody transcribed or answered; minutes later the session is lost."""
     rig = Rig().greeted()
-    rig.it.connected(rig.now, None)
     rig.speech_started()
     rig.speech_stopped()
     rig.now += 60
@@ -681,3 +682,46 @@ def test_words_of_long_ago_are_not_answered_after_a_loss() -> None:
     commands = rig.it.connected(rig.now + 1, None)
     assert "response.create" not in types(commands)
     assert types(rig.it.tick(rig.now + 10)) == []
+
+
+def test_a_greeting_that_was_heard_while_the_session_was_gone_is_protected_no_longer() -> None:
+    """The next session had been told already to answer nothing: nobody would ever have answered the caller."""
+    rig = Rig(msgspec.structs.replace(AGENT, greeting_barge_in="off"))
+    rig.it.media_ready(rig.now)
+    rig.created("R0")
+    rig.delta(100, "R0", "A0")
+    rig.done("R0")
+    rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
+    rig.it.session_update()
+    rig.play(140)
+    (update, *_) = sent(rig.it.connected(rig.now, None))
+    assert update["type"] == "session.update"
+    assert update["session"]["audio"]["input"]["turn_detection"]["create_response"] is True
+
+
+def test_a_successor_that_was_opened_before_a_change_hears_of_it() -> None:
+    rig = Rig().greeted()
+    rig.it.session_update()
+    rig.it.successor_ready(rig.now)
+    rig.it.application_event({"type": "session.update", "session": {"instructions": "Be short."}}, rig.now)
+    (update, *_) = sent(rig.it.connected(rig.now, None))
+    assert (update["type"], update["session"]["instructions"]) == ("session.update", "Be short.")
+    rig.it.session_update()
+    assert "session.update" not in types(rig.it.connected(rig.now, None))
+
+
+def test_what_an_application_says_before_there_is_a_session_is_told_to_the_first_one() -> None:
+    it = Conversation(AGENT, PlayoutQueue(WIRE, 1000), Limits())
+    it.session_update()
+    system = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "A customer."}]}
+    events = [
+        {"type": "session.update", "session": {"instructions": "Be short."}},
+        {"type": "conversation.item.create", "item": system},
+    ]
+    for event in events:
+        assert sent(it.application_event(event, 1.0)) == []
+    commands = it.connected(2.0, None)
+    assert types(commands) == ["session.update", "conversation.item.create"]
+    assert sent(commands)[0]["session"]["instructions"] == "Be short."
+    assert sent(commands)[1]["item"]["content"] == system["content"]
+    assert notices(commands, "session_resumed") == []
