@@ -34,7 +34,7 @@ def carry_out(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) 
                 apart = {**fields, "metadata": {**(fields.get("metadata") or {}), APART: "1"}}
                 _send(talk, realtime.create_response(apart))
             else:
-                talk.responses.want(Ask(fields))
+                talk.responses.want(Ask(fields, foreign=True))
         case "response.cancel":
             talk.interrupt()
         case "conversation.item.create":

@@ -142,7 +142,7 @@ class CallerTurns:
     def _react(self, reaction: Reaction, now: float) -> None:
         match reaction:
             case Reaction.INTERRUPT:
-                self._talk.interrupt()
+                self._talk.interrupt(by_server=self._talk.server_interrupts)
                 self._accounts.clock.interrupted(now)
             case Reaction.HOLD:
                 self._talk.speech.pause()

@@ -5,7 +5,8 @@
     the successor stands                            -> READY
     it could not be opened                          -> ALONE, again later
     a quiet moment                                                          -> ALONE: change over
-    the session is lost         open (or give up)   wait for the successor  use it
+    the session is lost         open (or give up)   open, what comes is     use it
+                                                    too late
 
 A session has a longest life (OpenAI 60 minutes, Azure 30), is not warned before it, and can not be resumed: another one is
 opened beside it, told what was said, and takes over between two turns (protocol sheet 1.4, 3.15).

@@ -158,6 +158,7 @@ class Conversation:
 
     def give_up(self, reason: EndReason, detail: str, code: str | None, now: float) -> list[Command]:
         """No other session could be opened."""
+        self._takeover.gave_up()
         self._fail(reason, detail, code, now)
         return self._take(now)
 
@@ -208,10 +209,11 @@ class Conversation:
                 self._caller.said(event, now)
             case realtime.ResponseCreated(response=response):
                 self._response_created(response, now)
-            case realtime.OutputItemDone(response_id=response_id) if self._responses.is_apart(response_id):
-                pass
-            case realtime.OutputItemDone(item=item) | realtime.ItemDone(item=item):
-                self._tools.collect(item)
+            case realtime.OutputItemDone(response_id=response_id, item=item):
+                if not self._responses.is_apart(response_id):
+                    self._tools.of_response(item, now)
+            case realtime.ItemDone(item=item):
+                self._tools.in_conversation(item, now)
             case realtime.AgentTranscriptDelta(item_id=item_id, delta=text) if item_id in self.history:
                 self.history.turn(item_id, Speaker.AGENT).text += text
             case realtime.AgentTranscriptDelta(item_id=item_id, delta=text):
@@ -249,8 +251,6 @@ class Conversation:
             self._responses.expect_nothing()
         elif talk.barge_in.speaking and not talk.barge_in.held and talk.may_interrupt:
             # Our request crossed with the caller's first words: the server did not interrupt what had not begun (3.6).
-            if talk.server_interrupts:
-                self._commands.send(realtime.cancel_response(response.id))
             talk.interrupt()
 
     def _audio(self, delta: realtime.AudioDelta, now: float) -> None:
@@ -298,7 +298,10 @@ class Conversation:
     def _response_failed(self, response: realtime.Response, now: float) -> None:
         details = response.status_details
         error = details.error if isinstance(details, realtime.StatusDetails) else None
-        error = error or realtime.ServerError(message=details if isinstance(details, str) else None)
+        self._failed(error or realtime.ServerError(message=details if isinstance(details, str) else None), now)
+
+    def _failed(self, error: realtime.ServerError, now: float) -> None:
+        """What was asked for was not given: ask again, where that may help."""
         text = f"the model's response failed: {error.text}"
         if self._responses.retry(error, now):
             self._commands.notice("response_retried", message=text, rate_limited=self._responses.rate_limited)
@@ -318,6 +321,10 @@ class Conversation:
                 self._commands.do(DropSession(reason, detail, code))
             else:
                 self._fail(reason, detail, code, now)
+        elif self._responses.requested and error.event_id == self._responses.request_id:
+            # No response, and no response.done, follows. What an application got wrong, asking again does not mend.
+            if not self._responses.rejected().foreign or verdict is realtime_errors.Verdict.RETRYABLE:
+                self._failed(error, now)
         elif verdict is realtime_errors.Verdict.RETRYABLE:
             self._server_errors += 1
             if self._server_errors >= MAX_SERVER_ERRORS:
@@ -339,7 +346,7 @@ class Conversation:
 
     def approval_given(self, request_id: str, approve: bool, reason: str, now: float) -> list[Command]:
         """What the application decided about a call of an MCP tool."""
-        self._tools.approval_given(request_id, approve, reason)
+        self._tools.approval_given(request_id, approve, reason, now)
         return self._take(now)
 
     def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]:
@@ -347,6 +354,7 @@ class Conversation:
         talk = self._talk
         talk.step(Step.STAY)
         self._endgame.reopen()
+        self._takeover.reopen()
         talk.activity_at = now
         self._commands.notice("transfer_failed", message=message)
         if call_id:
@@ -525,5 +533,5 @@ class Conversation:
             or bool(self._tools.running)
         )
         if not blocked and (ask := self._responses.next_request(now)):
-            self._commands.send(realtime.create_response(ask.fields))
+            self._commands.send(realtime.create_response(ask.fields, self._responses.request_id))
         return self._commands.take()

@@ -52,7 +52,7 @@ class ModelSessions:
         self._scope = trio.CancelScope()
         self._successor: RealtimeConnection | None = None
         self._loss: Loss | None = None
-        self._reopen = False
+        self._reopen = trio.Event()
         self.listening = False
 
     async def run(self, holding: trio.Nursery, first: Callable[[], Awaitable[None]]) -> NoReturn:
@@ -90,7 +90,7 @@ class ModelSessions:
 
     def reopen(self) -> None:
         """After a loss: another session is wanted."""
-        self._reopen = True
+        self._reopen.set()
 
     async def open_successor(self) -> None:
         """Another session beside the present one, for the time after its end."""
@@ -100,8 +100,8 @@ class ModelSessions:
         except ModelError as error:
             self._apply(self._conversation.successor_failed(str(error), trio.current_time()))
             return
-        if self._scope is not beside:
-            connection.release()  # too late: the session was lost meanwhile, and replaced
+        if self._scope is not beside or self._loss is not None:
+            connection.release()  # too late: the session was lost meanwhile, and is being replaced
             return
         self._successor = connection
         self._apply(self._conversation.successor_ready(trio.current_time()))
@@ -148,21 +148,22 @@ class ModelSessions:
             self.drop(*reason_for(error))
 
     async def _another(self, reason: EndReason, detail: str, code: str | None) -> RealtimeConnection:
-        """After a loss: the successor if it stands, else a new session. Where none is wanted or to be had the call is
-        going to end: waits for that."""
-        self.listening = self._reopen = False
+        """After a loss: the successor if it stands, else a new session, as soon as one is wanted. Where none is to be had
+        the call is going to end: waits for that."""
+        self.listening = False
+        self._reopen = trio.Event()
         self._uplink.clear()
         self._apply(self._conversation.session_lost(reason, detail, code, trio.current_time()))
-        if not self._reopen:
-            await trio.sleep_forever()
-        if self._successor is not None:
-            return self._successor
-        try:
-            return await self._open(self._limits.reconnect_s)
-        except ModelError as error:
-            detail = f"{detail}; no other session could be opened: {error}"
-            self._apply(self._conversation.give_up(reason, detail, code or error.code, trio.current_time()))
-        return await trio.sleep_forever()
+        while True:
+            await self._reopen.wait()
+            if self._successor is not None:
+                return self._successor
+            try:
+                return await self._open(self._limits.reconnect_s)
+            except ModelError as error:
+                self._reopen = trio.Event()
+                told = f"{detail}; no other session could be opened: {error}"
+                self._apply(self._conversation.give_up(reason, told, code or error.code, trio.current_time()))
 
     async def _open(self, connect_s: float) -> RealtimeConnection:
         connection: RealtimeConnection = await self._holding.start(self._hold, connect_s)

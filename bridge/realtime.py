@@ -60,12 +60,13 @@ class Item(msgspec.Struct, frozen=True):
 class ServerError(msgspec.Struct, frozen=True):
     """The body of an `error` event, and why a response failed (then no `error` event comes, section 3.14).
 
-    Everything is often null: never wait for it. Some servers have numbers as codes.
+    Everything is often null: never wait for it. Some servers have numbers as codes. `event_id` is that of our event.
     """
 
     type: str | None = None
     code: str | int | None = None
     message: str | None = None
+    event_id: str | None = None
 
     @property
     def word(self) -> str | None:
@@ -281,12 +282,17 @@ def append_audio(pcm: bytes) -> bytes:
     return _encode(_Append(pcm))
 
 
-def create_response(fields: Mapping[str, object] | None = None) -> bytes:
+def create_response(fields: Mapping[str, object] | None = None, event_id: str = "") -> bytes:
     """Ask for a response; `fields` is its `response` object (`instructions` there replace the session's for this one).
 
-    Only legal while none is active, but for one beside the conversation (section 3.9).
+    Only legal while none is active, but for one beside the conversation (section 3.9). `event_id`: an error may name it.
     """
-    return _encode({"type": "response.create", "response": fields} if fields else {"type": "response.create"})
+    event: dict[str, object] = {"type": "response.create"}
+    if event_id:
+        event["event_id"] = event_id
+    if fields:
+        event["response"] = fields
+    return _encode(event)
 
 
 def cancel_response(response_id: str) -> bytes:

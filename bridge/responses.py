@@ -26,9 +26,11 @@ APART = "bridge_apart"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One `response.create`. `fields` is its `response` object; empty: as the session says."""
+    """One `response.create`. `fields` is its `response` object; empty: as the session says. `foreign`: an application
+    made it, so it may be wrong."""
 
     fields: Mapping[str, object] = field(default_factory=dict)
+    foreign: bool = False
 
 
 class Responses:
@@ -41,6 +43,7 @@ class Responses:
         self.asked = Ask()
         """What the newest response that began was asked for; plain: the server began it by itself."""
         self._request = Ask()
+        self._requests = 0
         self._server_owes = False
         self._unless_answered = False
         self._owed: Ask | None = None
@@ -86,8 +89,14 @@ class Responses:
             return None
         self._request, self._owed = self._owed, None
         self.requested, self.rate_limited = True, False
+        self._requests += 1
         self._waiting_since = now
         return self._request
+
+    @property
+    def request_id(self) -> str:
+        """The event id of the newest request."""
+        return f"ask-{self._requests}"
 
     # What the server does --------------------------------------------------------------------------------------------
 
@@ -129,6 +138,13 @@ class Responses:
         self.requested = False
         self.want(self._owed or ask, now + REFUSED_WAIT_S)
 
+    def rejected(self) -> Ask:
+        """The newest request was refused for another reason than an active response: nothing follows. Returns it."""
+        self.asked, self.requested = self._request, False
+        if self.active is None:
+            self._waiting_since = None
+        return self._request
+
     def retry(self, error: ServerError, now: float) -> bool:
         """A response failed: ask for the same again, after the wait that a rate limit wants. False: no use."""
         if realtime_errors.triage(error) is Verdict.FATAL:
@@ -152,6 +168,10 @@ class Responses:
     def discard(self, response_id: str) -> None:
         """Nothing of this response may be heard from here on (deltas in flight reappear otherwise)."""
         self._discarded.add(response_id)
+
+    def is_apart(self, response_id: str) -> bool:
+        """Whether this response, which goes on, is outside the dialogue."""
+        return response_id in self._apart
 
     def is_discarded(self, response_id: str) -> bool:
         return response_id in self._discarded

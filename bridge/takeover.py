@@ -39,6 +39,7 @@ class Takeover:
         self._sessions = 0
         self._resume_with: Ask | None = None
         self._resend = False
+        self._opening = False
 
     @property
     def _underway(self) -> bool:
@@ -53,15 +54,17 @@ class Takeover:
         said something, whose events had no session to go to."""
         self._continuity.connected(now, lifetime_s)
         self._talk.follow(self._talk.session)
-        self._talk.session_stands = True
+        self._talk.session_stands, self._opening = True, False
         self._sessions += 1
         if self._sessions == 1:
             # What an application has written before.
             self._tell_history()
         else:
-            if self._talk.lost_at is None and self._underway:
-                # Something began between the decision to change over and now: the old session has taken it with it.
-                self._break_off(now)
+            if self._talk.lost_at is None:
+                self._tools.session_lost()
+                if self._underway:
+                    # Something began between the decision to change over and now: the old session has taken it with it.
+                    self._break_off(now)
             self._tell_everything(now)
 
     def lost(self, reason: EndReason, detail: str, code: str | None, now: float) -> bool:
@@ -74,8 +77,14 @@ class Takeover:
         self._break_off(now)
         talk.lost_at, talk.session_stands = now, False
         if again and not talk.endgame.closing:
-            talk.commands.do(OpenSession())
+            self.reopen()
         return again
+
+    def reopen(self) -> None:
+        """Without a session another one is wanted: at once, or when a call that was to end with the lost one goes on."""
+        if self._talk.lost_at is not None and not self._opening:
+            self._opening = True
+            self._talk.commands.do(OpenSession())
 
     def _break_off(self, now: float) -> None:
         """Nothing comes any more of what the old session was doing; remember what of it is still owed."""
@@ -97,6 +106,10 @@ class Takeover:
         if waited_for and not speaking:
             # Whatever there was of the answer has been received, so the caller hears it and it stands in the history.
             self._resume_with = talk.ask(RESUME) if received else cut or Ask()
+
+    def gave_up(self) -> None:
+        """No other session could be opened."""
+        self._opening = False
 
     def successor_ready(self) -> None:
         self._continuity.successor_ready()

@@ -93,11 +93,14 @@ class Talk:
         """Whether the caller may cut the agent short at all."""
         return self.agent.barge_in != "off" and not self.protected
 
-    def interrupt(self) -> None:
-        """Barge-in: what the caller has not heard was never said. One synchronous step, so nothing slips between."""
+    def interrupt(self, *, by_server: bool = False) -> None:
+        """Barge-in: what the caller has not heard was never said. One synchronous step, so nothing slips between.
+
+        `by_server`: the server has cancelled the active response itself.
+        """
         active = self.responses.active
         if active is not None:
-            if self.responses.wanted and not self.server_interrupts:
+            if self.responses.wanted and not by_server:
                 self.commands.send(realtime.cancel_response(active))
             self.responses.discard(active)
         self.responses.expect_nothing()

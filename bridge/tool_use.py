@@ -15,7 +15,8 @@ from bridge.mcp import Approval
 from bridge.responses import Ask
 from bridge.talk import Talk
 
-# After an MCP call the server is said to go on by itself (unconfirmed, section 3.8): if it does not, it is asked to.
+# After an MCP call, or the answer to a request for approval, the server is said to go on by itself (unconfirmed, section
+# 3.8): if it does not, it is asked to.
 MCP_FOLLOW_UP_S = 2.0
 
 
@@ -26,7 +27,8 @@ class ToolUse:
         self._talk = talk
         self._accounts = accounts
         self._of_response: dict[str, realtime.Item] = {}
-        self._approvals: set[str] = set()
+        self._asked_for: set[str] = set()  # requests for approval that were heard of
+        self._undecided: set[str] = set()
         self._mcp_running: set[str] = set()
         self._follow_up_at: float | None = None
         self.running: set[str] = set()
@@ -34,14 +36,20 @@ class ToolUse:
     @property
     def busy(self) -> bool:
         """The caller waits for a tool."""
-        return bool(self.running or self._mcp_running)
+        return bool(self.running or self._mcp_running or self._undecided or self._follow_up_at is not None)
 
-    def collect(self, item: realtime.Item) -> None:
+    def of_response(self, item: realtime.Item, now: float) -> None:
         """An item of the response that is being generated is complete."""
         if item.type == "function_call" and item.call_id:
             self._of_response[item.call_id] = item
-        elif item.type == "mcp_approval_request":
-            self._approve(item)
+        else:
+            self.in_conversation(item, now)
+
+    def in_conversation(self, item: realtime.Item, now: float) -> None:
+        """An item of the conversation is complete, whoever made it. Function calls come so too: an application's own, or
+        those that a new session is told of, which are nobody's to carry out."""
+        if item.type == "mcp_approval_request":
+            self._approve(item, now)
 
     def carry_out(
         self, response: realtime.Response, now: float, *, interrupted: bool
@@ -104,31 +112,35 @@ class ToolUse:
 
     # MCP -------------------------------------------------------------------------------------------------------------
 
-    def _approve(self, item: realtime.Item) -> None:
+    def _approve(self, item: realtime.Item, now: float) -> None:
         """A tool of an MCP server wants to be called. Told up to three times, answered once."""
         label, name = item.server_label or "", item.name or ""
-        if not item.id or item.id in self._approvals:
+        if not item.id or item.id in self._asked_for:
             return
-        self._approvals.add(item.id)
+        self._asked_for.add(item.id)
+        self._undecided.add(item.id)
         ruling = mcp.ruling(self._talk.agent, label, name)
         self._talk.commands.notice("mcp_approval", server=label, name=name, ruling=ruling.approval.name.lower())
         if ruling.approval is Approval.ASK:
             self._talk.commands.do(AskApproval(item.id, label, name, item.arguments_json))
         else:
-            self.approval_given(item.id, ruling.approval is Approval.APPROVE, ruling.reason)
+            self.approval_given(item.id, ruling.approval is Approval.APPROVE, ruling.reason, now)
 
-    def approval_given(self, request_id: str, approve: bool, reason: str) -> None:
+    def approval_given(self, request_id: str, approve: bool, reason: str, now: float) -> None:
         """The answer to a request of the present session; one of a session that is gone is void."""
-        if request_id in self._approvals and self._talk.session_stands:
+        if request_id in self._undecided:
+            self._undecided.discard(request_id)
             self._talk.commands.send(
                 realtime.create_item(mcp.approval_item(request_id, approve=approve, reason=reason))
             )
+            self._follow_up_at = now + MCP_FOLLOW_UP_S
 
     def mcp_event(self, event: realtime_mcp.McpEvent, now: float) -> None:
         """The server calls a tool by itself. Nothing else may come meanwhile, which is no stall."""
         match event:
             case realtime_mcp.McpCallStarted(item_id=item_id):
                 self._mcp_running.add(item_id)
+                self._follow_up_at = None
                 self._talk.responses.expect_nothing()
             case realtime_mcp.McpCallCompleted(item_id=item_id) | realtime_mcp.McpCallFailed(item_id=item_id):
                 self._mcp_running.discard(item_id)
@@ -148,6 +160,8 @@ class ToolUse:
         self._follow_up_at = None
 
     def tick(self, now: float) -> None:
+        if self._talk.responses.busy and self._follow_up_at is not None:
+            self._follow_up_at = now + MCP_FOLLOW_UP_S
         if self._follow_up_at is not None and now >= self._follow_up_at:
             self._follow_up_at = None
             self._talk.responses.want(Ask())
@@ -155,8 +169,8 @@ class ToolUse:
     def session_lost(self) -> None:
         """What the old session was still to do is void; tools that run go on, and are answered in the next one."""
         self._of_response = {}
-        self._approvals.clear()
-        if self._mcp_running:
+        if self._mcp_running or self._undecided or self._follow_up_at is not None:
             self._mcp_running.clear()
+            self._undecided.clear()
+            self._follow_up_at = None
             self._talk.responses.want(Ask())
-        self._follow_up_at = None

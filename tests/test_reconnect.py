@@ -289,3 +289,23 @@ async def test_an_expiry_that_nobody_announced_is_a_loss_like_any_other(autojump
         await it.hears_of("agent_said", 2)
         channel.hang_up()
         assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_hand_over_that_fails_after_the_session_was_lost_goes_on_with_another(
+    autojump_clock: MockClock,
+) -> None:
+    settings = """
+    [agents.default]
+    transfers.sales = {to = "600@nowhere"}
+    """
+    words = Say("I will connect you with somebody who knows more about that.", ms=3000)
+    script = Script.of([words, Call("transfer_call", {"destination": "sales"})], Say("Sorry!", ms=300))
+    async with house(script, settings=settings) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("tool_called")
+        await it.model.session.drop()
+        await it.hears_of("transfer_failed")
+        await it.hears_of("session_resumed")
+        await it.hears_of("agent_said", 2)
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
