@@ -287,12 +287,10 @@ class _Call:
         else:
             self.record.audio_dropped_ms += appended_ms
 
-    def _resend_audio(self, since_s: float) -> None:
-        """Say again to a new session what the caller said since then: at once, in pieces of a fifth of a second."""
-        if not self._conversation.wants_audio:
-            return
+    def _resend_audio(self, since_s: float, until_s: float) -> None:
+        """Say again to a new session what the caller said then: at once, in pieces of a fifth of a second."""
         self._appending.clear()
-        frames = [pcm for heard_at, pcm in self._heard_lately if heard_at >= since_s]
+        frames = [pcm for heard_at, pcm in self._heard_lately if since_s <= heard_at < until_s]
         for start in range(0, len(frames), RESENT_FRAMES):
             chunk = b"".join(frames[start : start + RESENT_FRAMES])
             self._uplink.put(realtime.append_audio(chunk))
@@ -414,8 +412,8 @@ class _Call:
                     self._tasks.start_soon(self._model.open_successor)
                 case SwapSessions():
                     self._model.swap()
-                case ResendAudio(since_s=since_s):
-                    self._resend_audio(since_s)
+                case ResendAudio(since_s=since_s, until_s=until_s):
+                    self._resend_audio(since_s, until_s)
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():

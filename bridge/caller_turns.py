@@ -9,7 +9,7 @@ from __future__ import annotations
 from bridge import realtime
 from bridge.accounts import Accounts
 from bridge.barge_in import Reaction
-from bridge.dialogue import EndCall
+from bridge.dialogue import EndCall, ResendAudio
 from bridge.ending import EndReason
 from bridge.history import Speaker
 from bridge.responses import Ask
@@ -21,18 +21,24 @@ DIGIT_PAUSE_S = 1.5
 SPEECH_MARGIN_S = 0.6
 # After a silence that the server told of, its own prompt begins within this time, or does not.
 PROMPT_WAIT_S = 1.0
+# Words that were over longer ago than this are no longer at hand to be sent again (`call` keeps so much audio).
+RESEND_S = 5.0
+# A turn that is committed by hand is answered when the server has said so; where it was too short nothing comes.
+COMMIT_WAIT_S = 1.0
 
 
 class CallerTurns:
     """The caller's side of a conversation. `unheard_from`: since when the caller has been saying what no session is known
-    to have understood (item `unheard_item`); None: everything was. `ended_at`: when the turn that waits for its answer was
-    over."""
+    to have understood (item `unheard_item`), until `unheard_until` (None: still); None: everything was. `ended_at`: when
+    the turn that waits for its answer was over."""
 
     def __init__(self, talk: Talk, accounts: Accounts) -> None:
         self._talk = talk
         self._accounts = accounts
         self._manual = talk.agent.turn_detection.type == "manual"
+        self._pressed = self._manual and bool(talk.agent.turn_detection.talk_key)
         self._talking = False  # the talk key was pressed
+        self._turn_from = 0.0  # without a talk key a turn begins where the one before was sent
         self._idle_prompts = 0
         # Turns that nobody spoke: noises, and the silences that the server answers. Their transcripts come all the same.
         self._unspoken: set[str] = set()
@@ -41,11 +47,12 @@ class CallerTurns:
         self.ended_at: float | None = None
         self.unheard_item = ""
         self.unheard_from: float | None = None
+        self.unheard_until: float | None = None
 
     @property
     def wants_audio(self) -> bool:
         """Whether the caller's audio goes to the model: with a talk key, only after it was pressed."""
-        return self._talking or not (self._manual and self._talk.agent.turn_detection.talk_key)
+        return self._talking or not self._pressed
 
     # Speech ----------------------------------------------------------------------------------------------------------
 
@@ -55,7 +62,9 @@ class CallerTurns:
         self._idle_prompts = 0
         talk.history.turn(event.item_id, Speaker.CALLER)
         if self.unheard_from is None:
-            self.unheard_item, self.unheard_from = event.item_id, now - SPEECH_MARGIN_S
+            self.unheard_from, self.unheard_item = now - SPEECH_MARGIN_S, ""
+        self.unheard_item = self.unheard_item or event.item_id
+        self.unheard_until = None
         reaction = talk.barge_in.speech_started(
             event.item_id,
             now,
@@ -71,6 +80,7 @@ class CallerTurns:
         end_ms = _ms(event.audio_end_ms)
         reaction = talk.barge_in.speech_stopped(event.item_id, now, end_ms)
         self._react(reaction, now)
+        self.unheard_until = now
         if reaction is not Reaction.RESUME:
             self.ended_at = now
             self._accounts.clock.speech_stopped(now, end_ms, appended_ms)
@@ -94,6 +104,8 @@ class CallerTurns:
                 self.unheard_from = None
             return
         talk.history.turn(item_id, Speaker.CALLER)
+        if self._manual:
+            self.unheard_item = item_id
         talk.barge_in.speaking = False
         self._accounts.clock.committed(now)
         if talk.protected:
@@ -116,7 +128,8 @@ class CallerTurns:
             self.words(event.item_id, now)
         if event.item_id == self.unheard_item:
             self.unheard_from = None
-        self._talk.history.turn(event.item_id, Speaker.CALLER).text = event.transcript
+        turn = self._talk.history.turn(event.item_id, Speaker.CALLER)
+        turn.text, turn.complete = event.transcript, True
         self._talk.commands.notice("caller_said", text=event.transcript)
         self._accounts.transcribed(event.usage)
 
@@ -159,6 +172,7 @@ class CallerTurns:
         """A key: for the model, or, with manual turns, where a turn begins and ends."""
         keys = self._talk.agent.turn_detection
         self._talk.activity_at = now
+        self._idle_prompts = 0
         if self._manual and digit == keys.talk_key:
             self._begin_turn(now)
         elif self._manual and digit == keys.send_key:
@@ -175,8 +189,10 @@ class CallerTurns:
         self._talking = talk.barge_in.speaking = True
         if talk.session_stands:
             talk.commands.send(realtime.clear_audio())
+            self.unheard_from = None
         if self.unheard_from is None:
             self.unheard_item, self.unheard_from = "", now
+        self.unheard_until = None  # without a session two turns become one
         if talk.may_interrupt:
             talk.interrupt()
             self._accounts.clock.interrupted(now)
@@ -184,10 +200,46 @@ class CallerTurns:
     def _end_turn(self, now: float) -> None:
         """The send key: the answer is asked for when the turn is committed, which is refused below 100 ms."""
         self._talking = self._talk.barge_in.speaking = False
-        self.ended_at = now
+        self.ended_at = self.unheard_until = now
+        if not self._pressed:
+            if self._talk.session_stands or self.unheard_from is None:
+                self.unheard_item, self.unheard_from = "", self._turn_from
+            self._turn_from = now
         self._accounts.clock.speech_stopped(now)
+        responses = self._talk.responses
+        if responses.owed:
+            responses.want(Ask(), now + COMMIT_WAIT_S)
         if self._talk.session_stands:
             self._talk.commands.send(realtime.commit_audio())
+
+    # Another session ------------------------------------------------------------------------------------------------
+
+    def session_lost(self, now: float) -> None:
+        """The old session heard nothing more. What was over long ago, or sent on by no key, is not sent again."""
+        since, until = self.unheard_from, self.unheard_until
+        if since is not None and until is not None and now - until > RESEND_S:
+            self.unheard_from = None
+        self._talk.barge_in.speaking = self._talking
+
+    def say_again(self, lost_at: float) -> None:
+        """Tell the new session what none has understood, and what was said since the old one was lost. A turn that had
+        been sent by its key is sent again; what VAD was about to hear is heard from before its beginning."""
+        commands = self._talk.commands
+        since, until = self.unheard_from, self.unheard_until
+        if self._manual and since is not None and until is not None:
+            commands.do(ResendAudio(since, until))
+            commands.send(realtime.commit_audio())
+            since = None
+        if not self._manual:
+            since = min(lost_at - SPEECH_MARGIN_S, since or lost_at)
+        elif not self._pressed:
+            since = self._turn_from
+        if since is not None:
+            commands.do(ResendAudio(since))
+        if self.unheard_from is not None:
+            # It comes again as another item, and is understood only then.
+            self._talk.history.forget(self.unheard_item)
+            self.unheard_item = ""
 
     def _digits_entered(self, now: float) -> None:
         digits, self._digits = self._digits, ""

@@ -88,7 +88,7 @@ class Conversation:
         self._accounts = Accounts(agent, self._commands, usage=usage, turns=turns or CallLatency(), model=model)
         self._caller = CallerTurns(self._talk, self._accounts)
         self._tools = ToolUse(self._talk, self._accounts)
-        self._takeover = Takeover(self._talk, self._caller, self._tools, self._accounts)
+        self._takeover = Takeover(self._talk, self._caller, self._tools)
         self._sounds = sounds or Sounds({})
         self._patience = Patience(limits.caller_waits_s, limits.caller_waits_repeat_s, self._sounds.lengths_s)
         self._rate_hz = playout.format.rate_hz
@@ -276,22 +276,26 @@ class Conversation:
             return
         self._talk.step(Step.RESPONSE_DONE)
         if self._talk.closing:
-            if self._speech.line_quiet:
+            if self._speech.silent:
                 self._drained(now)
             return
-        if response.status == "failed" and not interrupted:
+        failed = response.status == "failed" and not interrupted
+        if failed:
             self._response_failed(response, now)
         elif response.status in ("completed", "incomplete"):
             self._takeover.progress()
             if not interrupted:
                 self._caller.answered()
         end = self._tools.carry_out(response, now, interrupted=interrupted)
-        if end is None and not interrupted:
+        if end is None and not interrupted and not failed:
             end = self._endgame.said(self._responses.asked)
         if end is not None:
             self._close(end, now)
         else:
             self._mind_the_budget(budget, now)
+            if last_word := self._endgame.last_word:
+                # The caller came between: what was owed is forgotten then.
+                self._responses.want(last_word)
         if self._speech.silent:
             self._drained(now)
 
@@ -411,8 +415,8 @@ class Conversation:
             self._talk.activity_at = now
             self._commands.notice("agent_stops")
         self._talk.settle_heard()
-        waiting = self._responses.busy or self._responses.owed
-        if self._talk.protected and self._talk.started_at is not None and not waiting:
+        greeted = not (self._responses.busy or self._responses.owed or self._takeover.resumes)
+        if self._talk.protected and self._talk.started_at is not None and greeted:
             self._unprotect()
         if self._speech.idle and (command := self._endgame.drained()):
             self._commands.do(command)

@@ -7,6 +7,7 @@ beside it; the shells of a call know only this file's words.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -112,9 +113,10 @@ class SwapSessions:
 
 @dataclass(frozen=True, slots=True)
 class ResendAudio:
-    """Send the caller's audio since this moment again: the model has not heard it, or forgot it with its session."""
+    """Send the caller's audio of this time again: the model has not heard it, or forgot it with its session."""
 
     since_s: float
+    until_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

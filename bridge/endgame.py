@@ -1,7 +1,7 @@
 """How a call ends once the caller has heard everything: the goodbye that is playing, and the one still to be spoken.
 
 A closing tool (`hang_up`, `transfer_call`) ends the call when its words have been heard. Where nobody has said goodbye yet
-(a budget that is spent, a caller who says nothing), the model is asked for a last word first.
+(a budget that is spent), the model is asked for a last word first.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Endgame:
             return False
         self._last_word = ask, end, now + 2 * self._goodbye_s
         return True
+
+    @property
+    def last_word(self) -> Ask | None:
+        """What the model is still to say before the call ends."""
+        return self._last_word[0] if self._last_word is not None else None
 
     def said(self, asked: Ask) -> EndCall | None:
         """The response that was asked for by `asked` is done: was it the last word? Then this is how the call ends."""

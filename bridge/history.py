@@ -19,6 +19,10 @@ from bridge.audio import MODEL_FORMAT
 REPLAY_CHARACTERS = 24_000
 # Of one text, so that the output of one tool can not push all the rest out.
 REPLAY_ENTRY_CHARACTERS = REPLAY_CHARACTERS // 4
+# A session that takes over is told at once, through a queue of 256 events (`uplink`), and within 500 ms.
+REPLAY_ITEMS = 150
+# The longest id that a client may give an item; other servers than OpenAI make longer ones (UUIDs).
+MAX_ITEM_ID = 32
 LEFT_OUT = " (The rest is left out here.)"
 NOT_TRANSCRIBED = "(The caller said something that was not transcribed.)"
 
@@ -35,7 +39,7 @@ class Turn:
 
     `received_bytes` counts the model's audio (PCM16, 24 kHz); `complete`: no more words come; `told`: the turn has been
     reported. `written`: it is a text of the present session (typed, or replayed), so it can not be truncated, only
-    written anew.
+    written anew. `here`: the present session has it.
     """
 
     item_id: str
@@ -46,6 +50,7 @@ class Turn:
     told: bool = False
     complete: bool = False
     written: bool = False
+    here: bool = True
 
     @property
     def received_ms(self) -> int:
@@ -69,6 +74,8 @@ class Turn:
         """This turn as text, for another session; nothing where nothing was heard."""
         if self.speaker is Speaker.AGENT:
             return [message_item("assistant", shortened(self.heard_text), self.item_id)] if self.heard_text else []
+        if not self.text and self.complete:
+            return []  # a silence, or a noise
         role = "user" if self.speaker is Speaker.CALLER else "system"
         return [message_item(role, shortened(self.text) or NOT_TRANSCRIBED, self.item_id)]
 
@@ -100,6 +107,7 @@ class History:
         self._turns: dict[str, Turn] = {}
         self._tools: dict[str, ToolUse] = {}
         self._order: list[Turn | ToolUse] = []
+        self._renamed = 0
 
     def turn(self, item_id: str, speaker: Speaker) -> Turn:
         """The turn of this item, made at its first mention."""
@@ -144,7 +152,7 @@ class History:
         for turn in self:
             if turn.item_id == item_id:
                 break
-            if turn.as_items():
+            if turn.here and turn.as_items():
                 previous = turn.item_id
         return previous
 
@@ -159,14 +167,17 @@ class History:
         items: list[dict[str, Any]] = []
         characters = 0
         full = False
+        again = self._turns.get(leave_out)
         for entry in reversed(self._order):
-            mine = entry.as_items() if not (isinstance(entry, Turn) and entry.item_id == leave_out) else []
+            if isinstance(entry, Turn) and len(entry.item_id) > MAX_ITEM_ID:
+                self._renamed += 1
+                entry.item_id = f"turn-{self._renamed}"
+            mine = [] if entry is again else entry.as_items()
             characters += sum(len(str(it)) for it in mine)
-            full = full or characters > REPLAY_CHARACTERS
+            full = full or characters > REPLAY_CHARACTERS or len(items) + len(mine) > REPLAY_ITEMS
+            entry.here = bool(mine) and not full
             if isinstance(entry, Turn):
                 entry.written = True
-            else:
-                entry.here = entry.output is not None
             if not full:
                 items[:0] = mine
         return items

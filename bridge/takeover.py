@@ -7,11 +7,10 @@ audio, and the answer that was owed is asked for again (protocol sheet 1.4: ther
 from __future__ import annotations
 
 from bridge import realtime
-from bridge.accounts import Accounts
 from bridge.barge_in import Reaction
 from bridge.caller_turns import CallerTurns
 from bridge.continuity import Change, Continuity
-from bridge.dialogue import OpenSession, OpenSuccessor, ResendAudio, Step, SwapSessions
+from bridge.dialogue import OpenSession, OpenSuccessor, Step, SwapSessions
 from bridge.ending import EndReason
 from bridge.responses import Ask
 from bridge.talk import Talk
@@ -19,8 +18,6 @@ from bridge.tool_use import ToolUse
 
 # Caller's audio that was sent again is answered by itself if there was speech in it; if there was none, we ask.
 RESENT_WAIT_S = 3.0
-# Words that were over longer ago than this are no longer at hand to be sent again (`call` keeps so much audio).
-RESEND_S = 5.0
 RESUME = (
     "The connection broke for a moment while you were speaking. The caller heard your last message as far as it is "
     "written above. Go on from there; do not greet again and do not repeat yourself."
@@ -30,16 +27,19 @@ RESUME = (
 class Takeover:
     """The sessions of one conversation, one after another."""
 
-    def __init__(self, talk: Talk, caller: CallerTurns, tools: ToolUse, accounts: Accounts) -> None:
+    def __init__(self, talk: Talk, caller: CallerTurns, tools: ToolUse) -> None:
         self._talk = talk
         self._caller = caller
         self._tools = tools
-        self._accounts = accounts
         self._continuity = Continuity()
         self._sessions = 0
         self._resume_with: Ask | None = None
-        self._resend = False
         self._opening = False
+
+    @property
+    def resumes(self) -> bool:
+        """Without a session: what the old one was saying or owed is asked for as soon as there is another."""
+        return self._resume_with is not None
 
     @property
     def _underway(self) -> bool:
@@ -92,15 +92,14 @@ class Takeover:
         speaking = talk.barge_in.speaking
         if talk.barge_in.deaf() is Reaction.RESUME:
             talk.speech.resume()
-        since = self._caller.unheard_from
-        self._resend = since is not None and (speaking or now - since <= RESEND_S)
+        self._caller.session_lost(now)
         received = talk.responses.active is not None and talk.speech.received(talk.responses.active)
         self._tools.session_lost()
         waited_for = talk.responses.awaited or talk.responses.owed or talk.responses.busy
         cut = talk.responses.session_lost()
         talk.speech.finish_item()
-        for turn in talk.history:
-            turn.complete = True  # no more words of it will come
+        for turn in talk.history.undecided():
+            turn.complete = True  # no more words come
         talk.step(Step.SESSION_LOST)
         self._resume_with = None
         if waited_for and not speaking:
@@ -140,16 +139,12 @@ class Takeover:
     def _tell_everything(self, now: float) -> None:
         talk, caller = self._talk, self._caller
         lost_at, talk.lost_at = talk.lost_at, None
-        again, self._resend = self._resend, False
+        again = caller.unheard_from is not None
         self._tell_history(leave_out=caller.unheard_item if again else "")
-        since = [it for it in (lost_at, caller.unheard_from if again else None) if it is not None]
-        if again:
-            talk.history.forget(caller.unheard_item)
-        caller.unheard_from = None
         gap_ms = 0 if lost_at is None else round((now - lost_at) * 1000)
         talk.commands.notice("session_resumed", sessions=self._sessions, gap_ms=gap_ms)
-        if since:
-            talk.commands.do(ResendAudio(min(since)))
-        if self._resume_with is not None or again:
+        if not talk.closing:
+            caller.say_again(now if lost_at is None else lost_at)
+        if self._resume_with is not None or (again and not talk.barge_in.speaking):
             talk.responses.want(self._resume_with or Ask(), now + RESENT_WAIT_S if again else 0.0)
         self._resume_with = None

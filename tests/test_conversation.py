@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bridge.audio import PcmFormat
-from bridge.caller_turns import DIGIT_PAUSE_S
+from bridge.caller_turns import DIGIT_PAUSE_S, SPEECH_MARGIN_S
 from bridge.config import Agent, Destination, Limits
 from bridge.conversation import Conversation
 from bridge.dialogue import (
@@ -23,6 +23,7 @@ from bridge.dialogue import (
     EndCall,
     Notice,
     OpenSession,
+    ResendAudio,
     RunTool,
     SendEvent,
     State,
@@ -33,6 +34,8 @@ from bridge.ending import EndReason
 from bridge.errors import ModelProtocolError
 from bridge.mcp_servers import McpServer
 from bridge.playout import PlayoutQueue
+from bridge.prices import load_prices
+from bridge.usage import Usage
 
 WIRE = PcmFormat(16000)
 AGENT = Agent(instructions="Be kind.", greeting="Say hello.", transfers={"sales": Destination(to="600@phones")})
@@ -41,9 +44,9 @@ AGENT = Agent(instructions="Be kind.", greeting="Say hello.", transfers={"sales"
 class Rig:
     """A conversation with its playout, and the server's side of the talk in short words."""
 
-    def __init__(self, agent: Agent = AGENT, limits: Limits | None = None, lag_ms: int = 0) -> None:
+    def __init__(self, agent: Agent = AGENT, limits: Limits | None = None, lag_ms: int = 0, **more: Any) -> None:
         self.playout = PlayoutQueue(WIRE, 600_000)
-        self.it = Conversation(agent, self.playout, limits or Limits(), lag_ms=lag_ms)
+        self.it = Conversation(agent, self.playout, limits or Limits(), lag_ms=lag_ms, **more)
         self.now = 100.0
         self.it.session_update()
         self.it.connected(self.now, None)
@@ -865,3 +868,89 @@ def test_a_hand_over_that_fails_after_the_session_was_lost_opens_another(opened:
         assert acts(rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)) == []
     assert acts(rig.it.transfer_failed("", "busy", rig.now)) == [OpenSession()]
     assert types(rig.it.connected(rig.now, None))[-1] == "response.create"
+
+
+def test_what_the_caller_began_just_before_a_change_of_sessions_is_not_cut() -> None:
+    """The old session had not told of it yet."""
+    rig = Rig().greeted()
+    assert acts(rig.it.connected(rig.now, None)) == [ResendAudio(rig.now - SPEECH_MARGIN_S)]
+
+
+def test_a_session_that_stays_away_is_told_to_the_caller_whoever_speaks() -> None:
+    rig = Rig().greeted()
+    rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
+    for _ in range(10):
+        rig.now += 1
+        rig.it.tick(rig.now)
+    assert rig.it.longest_silence_s == pytest.approx(9)
+
+
+def test_a_greeting_that_fails_at_first_is_still_protected() -> None:
+    rig = Rig(msgspec.structs.replace(AGENT, greeting_barge_in="off"))
+    rig.it.media_ready(rig.now)
+    rig.created("R0")
+    assert types(rig.done("R0", "failed")) == ["response.create"]
+    rig.created("R1")
+    rig.delta(100, "R1", "A1")
+    rig.speech_started()
+    assert rig.playout.queued_ms > 0
+    assert "session.update" in types(rig.done("R1")) + types(rig.play(140))
+
+
+def test_a_greeting_that_is_broken_off_with_its_session_is_protected_until_its_end() -> None:
+    rig = Rig(msgspec.structs.replace(AGENT, greeting_barge_in="off"))
+    rig.it.media_ready(rig.now)
+    rig.created("R0")
+    rig.delta(100, "R0", "A0")
+    rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
+    rig.play(140)
+    (update,) = [json.loads(rig.it.session_update())["session"]]
+    assert update["audio"]["input"]["turn_detection"]["interrupt_response"] is False
+    assert "response.create" in types(rig.it.connected(rig.now, None))
+
+
+def test_a_last_word_that_the_caller_came_before_is_said_after_the_answer() -> None:
+    """What was owed is forgotten when the caller's turn brings an answer; the goodbye must not be."""
+    agent = msgspec.structs.replace(AGENT, budget_usd=0.001)
+    rig = Rig(agent, usage=Usage(load_prices()), model="gpt-realtime-2.1").greeted()
+    rig.created("R1")
+    rig.delta(100)
+    rig.speech_started("U1")
+    usage = {"output_tokens": 1000, "output_token_details": {"audio_tokens": 1000}}
+    assert notices(rig.done("R1", "cancelled", usage=usage), "budget_spent") == [{}]
+    rig.speech_stopped()
+    rig.server("input_audio_buffer.committed", item_id="U1")
+    rig.created("R2")
+    (goodbye,) = [it for it in sent(rig.done("R2")) if it["type"] == "response.create"]
+    assert "goodbye" in goodbye["response"]["instructions"]
+    rig.created("R3")
+    rig.done("R3", "failed")
+    assert rig.state() is not State.CLOSING, "it has not been said yet"
+    rig.created("R4")
+    rig.delta(100, "R4", "A4")
+    rig.done("R4")
+    assert [it.reason for it in acts(rig.play(140)) if isinstance(it, EndCall)] == [EndReason.BUDGET_SPENT]
+
+
+def test_words_of_a_reply_that_was_lost_with_its_session_are_told_when_they_were_heard() -> None:
+    rig = Rig().greeted()
+    rig.created()
+    rig.delta(100)
+    rig.server("response.output_audio_transcript.delta", item_id="A1", response_id="R1", delta="Good")
+    rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
+    (told,) = notices(rig.play(140), "agent_said")
+    assert told["text"] == "Good"
+
+
+def test_a_silent_caller_is_prompted_once_whoever_answers_turns() -> None:
+    rig = Rig(msgspec.structs.replace(AGENT, barge_in="off")).greeted()
+    rig.server("input_audio_buffer.timeout_triggered", item_id="U1", audio_start_ms=0, audio_end_ms=5000)
+    assert types(rig.server("input_audio_buffer.committed", item_id="U1")) == []
+    rig.created("R1")
+    rig.done("R1")
+    rig.now += 5
+    assert types(rig.it.tick(rig.now)) == []
+    rig.server("input_audio_buffer.timeout_triggered", item_id="U2", audio_start_ms=0, audio_end_ms=5000)
+    rig.server("input_audio_buffer.committed", item_id="U2")
+    rig.now += 2.1
+    assert types(rig.it.tick(rig.now)) == ["response.create"], "this server does not prompt by itself"

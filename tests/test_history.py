@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.history import NOT_TRANSCRIBED, REPLAY_CHARACTERS, History, Speaker, Turn
+from bridge.history import NOT_TRANSCRIBED, REPLAY_CHARACTERS, REPLAY_ITEMS, History, Speaker, Turn
 
 
 def test_turns_stand_in_the_order_of_their_first_mention() -> None:
@@ -242,3 +242,41 @@ def test_what_was_typed_is_told_like_what_was_said() -> None:
     turn = history.wrote("bridge-1", Speaker.CALLER, "(keys: 4 2)")
     assert turn.written
     assert short(history.replay()) == [("user", "(keys: 4 2)")]
+
+
+def test_a_silence_is_not_told() -> None:
+    """Where the transcript is empty, or the server has prompted a silent caller."""
+    history = History()
+    asked(history, "U1").complete = True
+    assert history.replay() == []
+
+
+def test_no_replay_is_longer_than_the_way_to_the_model() -> None:
+    history = History()
+    for n in range(400):
+        asked(history, f"U{n}", "y")
+    items = history.replay()
+    assert (len(items), items[-1]["id"]) == (REPLAY_ITEMS, "U399")
+
+
+def test_ids_that_a_client_may_not_give_are_replaced_once() -> None:
+    history = History()
+    long = [f"0b5e3f3c-58e4-4d8e-9d0a-00000000000{n}" for n in range(2)]
+    for item_id in long:
+        asked(history, item_id, "Hi.")
+    ids = [item["id"] for item in history.replay()]
+    assert len(set(ids)) == 2
+    assert all(len(item_id) <= 32 for item_id in ids)
+    assert [item["id"] for item in history.replay()] == ids
+    assert [item["id"] for item in history.replay(leave_out=long[0])] == ids[1:]
+    history.forget(long[0])
+    asked(history, long[0], "Hello.")
+    assert len({item["id"] for item in history.replay()}) == 2
+
+
+def test_nothing_stands_behind_what_a_session_was_not_told() -> None:
+    history = History()
+    for n in range(REPLAY_ITEMS + 1):
+        asked(history, f"U{n}", "y")
+    history.replay()
+    assert (history.before("U1"), history.before("U2")) == ("root", "U1")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from house import FAST, House, house
@@ -465,6 +466,64 @@ async def test_manual_without_a_talk_key_the_caller_is_always_heard(autojump_clo
         assert kinds(it, *TURN) == ["response.create", "input_audio_buffer.commit", "response.create"]
         turn = it.model.session.items[1]
         assert any(turn.pcm)
+        channel.hang_up()
+        await it.ended()
+
+
+@pytest.mark.parametrize("talk_key", ["*", ""])
+@pytest.mark.parametrize("moment", ["while the caller speaks", "before the send key", "after it"])
+async def test_manual_a_turn_that_a_session_took_with_it_is_heard_whole_and_answered_once(
+    autojump_clock: MockClock, moment: str, talk_key: str
+) -> None:
+    settings = f"{MANUAL}talk_key = '{talk_key}'\n"
+    async with house(Script.of(Say("Press star.", ms=500), *[Say("Yes?", ms=500)] * 3), settings=settings) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        if talk_key:
+            channel.press("*")
+            await it.model.wait_for("input_audio_buffer.clear")
+        caller.say(voice(1000))
+        if moment == "while the caller speaks":
+            await trio.sleep(0.5)
+            await it.model.session.drop()
+            await it.hears_of("session_resumed")
+            await caller.said()
+            channel.press("#")
+        else:
+            await caller.said()
+            if moment == "after it":
+                it.model.faults.response_after_s = 0.5
+                channel.press("#")
+                await it.model.wait_for("response.create", 2)
+            it.model_up = False
+            await it.model.session.drop()
+            await it.hears_of("session_lost")
+            if moment == "before the send key":
+                channel.press("#")
+                await trio.sleep(0.5)
+            it.model_up = True
+        await it.hears_of("agent_said", 2)
+        (turn,) = [item for item in it.model.session.items if item.role == "user"]
+        loud_ms = np.count_nonzero(np.abs(np.frombuffer(bytes(turn.pcm), "<i2")) > 200) / 24
+        assert 900 <= loud_ms <= 1100
+        await trio.sleep(6)
+        asked = [passed for passed in it.model.received if passed.event["type"] == "response.create"]
+        assert [passed.connection for passed in asked].count(2) == 1
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_manual_nobody_speaks_while_the_key_is_held(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Press star.", ms=500), Say("Yes?", ms=500)), settings=MANUAL) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        channel.press("*")
+        await it.model.session.drop()
+        await it.hears_of("session_resumed")
+        await trio.sleep(10)
+        assert len(it.model.received_events("response.create")) == 1, "the greeting's"
+        channel.press("#")
+        await it.hears_of("agent_said", 2)
         channel.hang_up()
         await it.ended()
 
