@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
 
-from bridge import call_tools, mcp, realtime, telemetry
+from bridge import call_tools, mcp, telemetry
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
 from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
@@ -68,13 +67,11 @@ from bridge.session import session_of
 from bridge.sounds import Sounds
 from bridge.tools import ToolContext, ToolRegistry
 from bridge.uplink import Uplink
+from bridge.uplink_audio import UplinkAudio
 from bridge.usage import Usage
 
 _log = logging.getLogger("bridge.call")
 
-# Five seconds, 240 kB a call: longer than a turn that is lost with its session usually is.
-HEARD_LATELY_FRAMES = 250
-RESENT_FRAMES = 10
 TICK_S = 0.25
 # A caller's phone may stop sending when it is silent (DTX); the server's VAD counts samples, so it is fed silence.
 UPLINK_GAP_S = 0.1
@@ -127,15 +124,9 @@ class _Call:
         self._audible = False
         self._ticks_lost = services.clock.metronome.lost
         self._to_model = resampler(self._format.rate_hz, MODEL_FORMAT.rate_hz)
-        # Half a frame less than what is asked for: the resampler keeps back 2 ms of the first frame, and waiting for them
-        # made everything 20 ms later (measured by `bench`: uplink p50 20.5 ms at slin16, 0.3 at slin24).
-        self._append_at = MODEL_FORMAT.bytes_per_ms * (services.realtime.append_ms - 10)
-        self._appending = bytearray()
         self._uplink = Uplink(lambda heard_at: self.record.uplink_ms.add(trio.current_time() - heard_at))
-        # What the caller said last, at the model's rate: a session that takes over hears it.
-        self._heard_lately: deque[tuple[float, bytes]] = deque(maxlen=HEARD_LATELY_FRAMES)
+        self._audio = UplinkAudio(self._uplink, services.realtime.append_ms)
         self._first_audio = trio.Event()
-        self._last_audio_at = 0.0
         self._spoke_at = -math.inf
         self._tick_at = trio.current_time() + TICK_S
         self._scope = trio.CancelScope()
@@ -216,9 +207,8 @@ class _Call:
         """On the clock: something that the caller did. Always read: Asterisk never waits for us (5.13)."""
         match event:
             case CallerAudio(pcm=pcm):
-                self._last_audio_at = trio.current_time()
+                self._audio.heard(pcm, trio.current_time())
                 self._first_audio.set()
-                self._heard_lately.append((self._last_audio_at, pcm))
                 self._offer_audio(pcm)
             case CallerDigit(digit=digit) if not self._control.reports_digits:
                 self._pressed(digit)
@@ -240,7 +230,7 @@ class _Call:
             if self._audible and self._playout.idle:
                 self._audible = False
                 self._apply(self._conversation.playout_idle(now))
-            if self._model.listening and now - self._last_audio_at >= UPLINK_GAP_S:
+            if self._model.listening and now - self._audio.heard_at >= UPLINK_GAP_S:
                 self._offer_audio(self._to_model.process(self._format.silence))
             return self._format.silence
         self._spoke_at = now
@@ -251,7 +241,7 @@ class _Call:
 
     def _pressed(self, digit: str) -> None:
         """A key. What was said before it goes first: with manual turns a key ends the caller's turn."""
-        self._send_appending()
+        self._conversation.appended_ms += self._audio.flush()
         self._apply(self._conversation.caller_digit(digit, trio.current_time()))
 
     def _media_left(self, detail: str) -> None:
@@ -263,38 +253,9 @@ class _Call:
             self._ending.declare(EndReason.CALLER_HUNG_UP, detail)
 
     def _offer_audio(self, pcm: bytes) -> None:
-        """Send the caller's audio, at the model's rate, or drop and count it when nobody can take it now."""
-        if not (self._model.listening and self._conversation.wants_audio):
-            return
-        if self._appending or len(pcm) < self._append_at:
-            self._appending += pcm
-            if len(self._appending) >= self._append_at:
-                self._send_appending()
-        else:
-            self._append(pcm)
-
-    def _send_appending(self) -> None:
-        if self._appending:
-            pcm = bytes(self._appending)
-            self._appending.clear()
-            self._append(pcm)
-
-    def _append(self, pcm: bytes) -> None:
-        appended_ms = MODEL_FORMAT.duration_ms(len(pcm))
-        if self._uplink.offer_audio(realtime.append_audio(pcm), self._last_audio_at):
-            self.record.audio_to_model_ms += appended_ms
-            self._conversation.appended_ms += appended_ms
-        else:
-            self.record.audio_dropped_ms += appended_ms
-
-    def _resend_audio(self, since_s: float, until_s: float) -> None:
-        """Say again to a new session what the caller said then: at once, in pieces of a fifth of a second."""
-        self._appending.clear()
-        frames = [pcm for heard_at, pcm in self._heard_lately if since_s <= heard_at < until_s]
-        for start in range(0, len(frames), RESENT_FRAMES):
-            chunk = b"".join(frames[start : start + RESENT_FRAMES])
-            self._uplink.put(realtime.append_audio(chunk))
-            self._conversation.appended_ms += MODEL_FORMAT.duration_ms(len(chunk))
+        """Send the caller's audio, if the model may have it now."""
+        if self._model.listening and self._conversation.wants_audio:
+            self._conversation.appended_ms += self._audio.offer(pcm)
 
     async def _converse(self) -> None:
         if self._services.answer == "at_once":
@@ -306,7 +267,7 @@ class _Call:
         await self._answer()
         with trio.move_on_after(self._limits.first_frame_s):
             await self._first_audio.wait()
-        self._last_audio_at = max(self._last_audio_at, trio.current_time())
+        self._audio.heard_at = max(self._audio.heard_at, trio.current_time())
 
     async def _answer(self) -> None:
         """Answer the caller; a short gap of the control connection is waited out, and so is the news of a hang-up."""
@@ -338,7 +299,7 @@ class _Call:
         """On the clock: what depends on time alone. A task that slept would cost 7 us per 20 ms (`bench`, 100 calls)."""
         self._apply(self._conversation.tick(now))
         self._model.check(now)
-        if self._model.listening and now - self._last_audio_at >= self._limits.media_silent_s:
+        if self._model.listening and now - self._audio.heard_at >= self._limits.media_silent_s:
             self._ending.declare(
                 EndReason.MEDIA_LOST, f"no audio frame from the caller for {self._limits.media_silent_s:g} s"
             )
@@ -413,7 +374,7 @@ class _Call:
                 case SwapSessions():
                     self._model.swap()
                 case ResendAudio(since_s=since_s, until_s=until_s):
-                    self._resend_audio(since_s, until_s)
+                    self._conversation.appended_ms += self._audio.say_again(since_s, until_s)
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():
@@ -463,6 +424,7 @@ class _Call:
             record.error = {"code": ending.error.code, "message": ending.error.message}
         record.duration_s = round(trio.current_time() - self._began, 3)
         record.audio_heard_ms = self._playout.total_played_ms
+        record.audio_to_model_ms, record.audio_dropped_ms = self._audio.sent_ms, self._audio.dropped_ms
         record.underruns = self._playout.underruns
         record.frames_lost = (self._services.clock.metronome.lost - self._ticks_lost) // PHASES
         record.longest_silence_ms = round(self._conversation.longest_silence_s * 1000)

@@ -176,10 +176,6 @@ class Responses:
     def is_discarded(self, response_id: str) -> bool:
         return response_id in self._discarded
 
-    def is_apart(self, response_id: str) -> bool:
-        """It runs beside the dialogue: nothing of it belongs there."""
-        return response_id in self._apart
-
     @property
     def wanted(self) -> bool:
         """A response is active that the caller is to hear."""

@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "talk",
                 "caller_turns",
                 "tool_use",
+                "uplink_audio",
                 "takeover",
                 "accounts",
                 "application",
