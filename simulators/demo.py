@@ -141,7 +141,7 @@ async def demo(arguments: argparse.Namespace) -> None:
         config = CONFIG.format(media_port=media_port, asterisk=str(arguments.asterisk).lower(), url=url, model=model)
         (BUILD / "bridge.toml").write_text(config, encoding="utf-8")
         watcher = Watcher(BUILD / "bridge.log")
-        async with _bridge(nursery, watcher):
+        async with _bridge(nursery, watcher, keep_key=arguments.model == "openai"):
             with trio.move_on_after(START_S) as start:
                 await watcher.until("listening for AudioSocket")
                 if arguments.asterisk:
@@ -161,12 +161,13 @@ async def demo(arguments: argparse.Namespace) -> None:
 
 
 @asynccontextmanager
-async def _bridge(nursery: trio.Nursery, watcher: Watcher) -> AsyncIterator[None]:
+async def _bridge(nursery: trio.Nursery, watcher: Watcher, *, keep_key: bool) -> AsyncIterator[None]:
     """The bridge as a process; ended when the block ends, however it ends."""
     command = [sys.executable, "-m", "bridge", "serve", "--config", str(BUILD / "bridge.toml")]
     # The key of a real model stays away from the simulator; nothing else of the environment may change the demo.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("BRIDGE_")}
-    environment.setdefault("OPENAI_API_KEY", "demo")
+    if not keep_key:
+        environment["OPENAI_API_KEY"] = "demo"
     process = await trio.lowlevel.open_process(
         command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
     )

@@ -107,6 +107,37 @@ async def test_a_partial_update_loses_neither_tools_nor_anything_else_and_outliv
         await it.ended()
 
 
+async def test_a_change_while_a_session_is_being_opened_reaches_it(autojump_clock: MockClock) -> None:
+    app = Application()
+    async with house(Script.of(Say("Hello!", ms=300)), on_call=app.attend) as it:
+        channel = await spoken(it, app)
+        it.model_up = False
+        await it.model.session.drop()
+        await it.hears_of("session_lost")
+        await trio.sleep(0.5)
+        app.call.update_session({"max_output_tokens": 300})
+        it.model_up = True
+        await it.hears_of("session_resumed")
+        await trio.sleep(0.1)
+        assert it.model.session.config["max_output_tokens"] == 300
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_what_is_written_before_the_first_session_stands_is_told_to_it(autojump_clock: MockClock) -> None:
+    async def attend(call: LiveCall) -> None:
+        call.write("The caller is Ada.")
+        call.update_session({"max_output_tokens": 300})
+
+    async with house(Script.of(Say("Hello!", ms=300)), on_call=attend) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        assert it.model.session.items[0].wire["content"][0]["text"] == "The caller is Ada."
+        assert it.model.session.config["max_output_tokens"] == 300
+        channel.hang_up()
+        await it.ended()
+
+
 async def test_a_manual_tool_is_answered_by_the_application_or_by_the_limit(autojump_clock: MockClock) -> None:
     app = Application()
     script = Script.of(Say("Hello!", ms=300), Call("ask_boss", {"x": 1}), Say("Yes.", ms=300), Call("ask_boss"))
