@@ -273,6 +273,8 @@ class Conversation:
         mine = self._responses.done(response, now)
         budget = self._accounts.response_done(response, out_of_band=not mine)
         if not mine:
+            if not self._talk.closing:
+                self._mind_the_budget(budget, now)
             return
         self._talk.step(Step.RESPONSE_DONE)
         if self._talk.closing:

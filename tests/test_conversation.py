@@ -954,3 +954,17 @@ def test_a_silent_caller_is_prompted_once_whoever_answers_turns() -> None:
     rig.server("input_audio_buffer.committed", item_id="U2")
     rig.now += 2.1
     assert types(rig.it.tick(rig.now)) == ["response.create"], "this server does not prompt by itself"
+
+
+def test_a_budget_that_a_response_beside_the_dialogue_spends_is_spent() -> None:
+    """Each warning is given once: whoever hears it must act."""
+    agent = msgspec.structs.replace(AGENT, budget_usd=0.001)
+    rig = Rig(agent, usage=Usage(load_prices()), model="gpt-realtime-2.1").greeted()
+    beside = {"type": "response.create", "response": {"conversation": "none"}}
+    (request,) = sent(rig.it.application_event(beside, rig.now))
+    metadata = request["response"]["metadata"]
+    rig.server("response.created", response={"id": "RX", "status": "in_progress", "output": [], "metadata": metadata})
+    usage = {"output_tokens": 1000, "output_token_details": {"audio_tokens": 1000}}
+    commands = rig.done("RX", usage=usage, metadata=metadata)
+    assert notices(commands, "budget_spent") == [{}]
+    assert types(commands) == ["response.create"]
