@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from bridge import call_tools, realtime
+from bridge.barge_in import Reaction
 from bridge.errors import ConfigError
 from bridge.history import Speaker
 from bridge.responses import APART, Ask
@@ -41,6 +42,11 @@ def carry_out(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) 
             _create_item(talk, tools, event, now)
         case "conversation.item.delete":
             talk.history.forget(str(event.get("item_id")))
+            _send(talk, msgspec.json.encode(event))
+        case "input_audio_buffer.clear":
+            # No end is told of speech that is cleared away.
+            if talk.barge_in.deaf() is Reaction.RESUME:
+                talk.speech.resume()
             _send(talk, msgspec.json.encode(event))
         case "input_audio_buffer.append":
             raise ConfigError("input_audio_buffer.append: the caller's audio is the bridge's to send")

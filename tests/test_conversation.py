@@ -968,3 +968,11 @@ def test_a_budget_that_a_response_beside_the_dialogue_spends_is_spent() -> None:
     commands = rig.done("RX", usage=usage, metadata=metadata)
     assert notices(commands, "budget_spent") == [{}]
     assert types(commands) == ["response.create"]
+
+
+def test_words_that_an_application_clears_away_are_waited_for_no_longer() -> None:
+    """The server tells no end of them: nothing would ever have been asked for again."""
+    rig = Rig().greeted()
+    rig.speech_started()
+    rig.it.application_event({"type": "input_audio_buffer.clear"}, rig.now)
+    assert types(rig.it.application_event({"type": "response.create"}, rig.now)) == ["response.create"]
