@@ -475,6 +475,8 @@ class Conversation:
                 self._commands.do(command)
         elif end := self._endgame.overdue(now):
             self._close(end, now)
+        elif self._responses.stalled(now) and self._responses.drop_foreign():
+            self._commands.notice("request_unanswered")
         elif self._responses.stalled(now):
             text = f"no answer from the model for {limits.response_stall_s:g} s"
             self._commands.do(DropSession(EndReason.MODEL_STALLED, text))

@@ -145,6 +145,14 @@ class Responses:
             self._waiting_since = None
         return self._request
 
+    def drop_foreign(self) -> bool:
+        """Give up waiting for what an application asked for: it was refused most likely, by an error that does not say
+        what it is about. False: nothing of an application's was asked for."""
+        waits = self.requested and self.active is None and self._request.foreign
+        if waits:
+            self.rejected()
+        return waits
+
     def retry(self, error: ServerError, now: float) -> bool:
         """A response failed: ask for the same again, after the wait that a rate limit wants. False: no use."""
         if realtime_errors.triage(error) is Verdict.FATAL:

@@ -976,3 +976,16 @@ def test_words_that_an_application_clears_away_are_waited_for_no_longer() -> Non
     rig.speech_started()
     rig.it.application_event({"type": "input_audio_buffer.clear"}, rig.now)
     assert types(rig.it.application_event({"type": "response.create"}, rig.now)) == ["response.create"]
+
+
+def test_a_request_of_the_application_that_nobody_answers_does_not_cost_the_session() -> None:
+    """Servers often do not say which event an error is about, and what is asked for again is as wrong as before."""
+    rig = Rig().greeted()
+    rig.it.application_event({"type": "response.create", "response": {"instructions": 5}}, rig.now)
+    refused(rig, {"event_id": None}, "invalid_type")
+    rig.now += 8.1
+    commands = rig.it.tick(rig.now)
+    assert acts(commands) == []
+    assert notices(commands, "request_unanswered") == [{}]
+    rig.now += 60
+    assert acts(rig.it.tick(rig.now)) == []
