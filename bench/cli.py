@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         parser.error(f"--python {arguments.python}: {error}")
-    plan = Plan(candidate, arguments.format, arguments.seconds, urgent=True)
+    plan = Plan(candidate, arguments.format, arguments.seconds, tls=arguments.tls, urgent=True)
     if len(os.sched_getaffinity(0)) < 2:
         _say("only one CPU here: the bridge and the generator share it, so the figures are no measure of the bridge")
     steps: list[Step] = []
@@ -62,11 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps.sort(key=lambda step: step.calls)
     if not steps:
         return 1
-    print(f"{plan.format}, Python {candidate.version}, {plan.seconds:g} s a step\n\n{table(steps)}")
+    print(
+        f"{plan.format}{', TLS' * plan.tls}, Python {candidate.version}, {plan.seconds:g} s a step\n\n{table(steps)}"
+    )
     if arguments.json:
         Path(arguments.json).write_text(json.dumps([step.as_json() for step in steps], indent=1) + "\n")
     if arguments.plot:
-        title = f"Calls on one core: {plan.format}, Python {candidate.version}"
+        title = f"Calls on one core: {plan.format}{', TLS' * plan.tls}, Python {candidate.version}"
         Path(arguments.plot).write_text(svg(steps, title))
     return 0
 
@@ -143,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--find", action="store_true", help="search the largest number of calls that holds")
     parser.add_argument("--start", type=int, default=50, metavar="N", help="where the search begins (default 50)")
     parser.add_argument("--format", choices=list(RATES_HZ), default="slin16", help="of the callers (default slin16)")
+    parser.add_argument(
+        "--tls", action="store_true", help="TLS between the bridge and the model, as with the real one"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of measurement in each step (default 20)")
     parser.add_argument("--python", default=sys.executable, help="the interpreter for the bridge (default: this one)")
     parser.add_argument(

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from bench.caller import FRAME_MS, CallerEnd
 from bench.model import ModelEnd, Talk
 from bench.records import CallNotes
+from bench.tls import Identity, TlsSocket
 
 TICK_S = 0.00025
 _SLOTS = round(FRAME_MS / 1000 / TICK_S)
@@ -36,10 +37,11 @@ class SetUpFailed(Exception):
 class Generator:
     """`dial` calls, `run_for` some time, look at `calls`, `hang_up`."""
 
-    def __init__(self, rate_hz: int, talk: Talk) -> None:
+    def __init__(self, rate_hz: int, talk: Talk, tls: Identity | None = None) -> None:
         self.calls: list[CallNotes] = []
         self.lateness: array[float] = array("d")  # seconds, one a frame sent
         self._rate_hz, self._talk = rate_hz, talk
+        self._tls = tls.server_context() if tls is not None else None
         self._slots: list[list[CallerEnd]] = [[] for _ in range(_SLOTS)]
         self._ends: dict[int, CallerEnd | ModelEnd] = {}
         self._readers: dict[int, Callable[[], None]] = {}
@@ -57,7 +59,8 @@ class Generator:
     @property
     def url(self) -> str:
         """Where the bridge finds the Realtime server."""
-        return f"ws://127.0.0.1:{self._listener.getsockname()[1]}/v1/realtime"
+        scheme = "ws" if self._tls is None else "wss"
+        return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/v1/realtime"
 
     def dial(self, address: tuple[str, int]) -> CallNotes:
         """Set one call up, and run the others meanwhile. Raises `SetUpFailed`.
@@ -152,7 +155,8 @@ class Generator:
             self.calls[-1].violation("a Realtime connection that belongs to no call")
             connection.close()
             return
-        self._add(ModelEnd(self._dialled, connection, self._at, self._stuck, self._talk))
+        end = connection if self._tls is None else TlsSocket(connection, self._tls)
+        self._add(ModelEnd(self._dialled, end, self._at, self._stuck, self._talk))
         self._dialled = None
 
     def _forget_closed(self) -> int:

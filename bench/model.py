@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from bench import messages
 from bench.records import CallNotes, Reply
 from bench.signals import is_silence
+from bench.tls import TlsSocket
 from bench.websocket import CLOSE, PING, PONG, TEXT, ClientFrame, ClientFrames, server_frame, upgrade_response
 
 At = Callable[[float, Callable[[], None]], None]  # call me at this time (monotonic seconds)
@@ -45,7 +46,12 @@ class ModelEnd:
     """The server of one call. `on_readable` and `on_writable` when the socket says so; timers come through `at`."""
 
     def __init__(
-        self, notes: CallNotes, connection: socket.socket, at: At, stuck: Callable[[ModelEnd], None], talk: Talk
+        self,
+        notes: CallNotes,
+        connection: socket.socket | TlsSocket,
+        at: At,
+        stuck: Callable[[ModelEnd], None],
+        talk: Talk,
     ) -> None:
         self.notes = notes
         self.socket = connection

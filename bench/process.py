@@ -101,12 +101,12 @@ class Candidate:
 
 @contextmanager
 def running_bridge(
-    candidate: Candidate, realtime_url: str, max_calls: int, cpu: int | None
+    candidate: Candidate, realtime_url: str, max_calls: int, cpu: int | None, certificate: Path | None = None
 ) -> Iterator[BridgeProcess]:
     """Start `bridge serve` with plain calls and no ARI; ends it afterwards. Raises `BridgeDied`.
 
     The lag is 0, so what the bridge says was heard is to be what the caller's socket got. The format of a plain call is
-    learnt from its first frame.
+    learnt from its first frame. `certificate` is one to trust.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         config, log = Path(folder) / "bridge.toml", Path(folder) / "log"
@@ -118,6 +118,8 @@ def running_bridge(
             "[limits]\ncaller_waits_s = 1000.0\ncaller_waits_repeat_s = 1000.0\n"
         )
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("BRIDGE_", "OPENAI_"))}
+        if certificate is not None:
+            environment["SSL_CERT_FILE"] = str(certificate)
         # The same source, whatever interpreter runs it.
         environment["PYTHONPATH"] = str(candidate.source)
         command = [candidate.python, "-m", "bridge", "serve", "--config", str(config)]

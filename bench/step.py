@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.figures import Step, Window, report, spread
 from bench.generator import Generator, SetUpFailed, undisturbed
 from bench.model import Talk
 from bench.process import BridgeProcess, Candidate, Usage, running_bridge, split_cpus
+from bench.tls import self_signed
 
 RATES_HZ = {"slin": 8000, "slin16": 16000, "slin24": 24000}
 # After the last call's first reply: nothing of the beginning is measured.
@@ -26,6 +29,7 @@ class Plan:
     seconds: float = 20.0
     talk: Talk = field(default_factory=Talk)
     settle_s: float = _SETTLE_S
+    tls: bool = False  # between the bridge and the model
     urgent: bool = False  # real-time scheduling for the generator
 
 
@@ -39,10 +43,12 @@ def run_step(plan: Plan, calls: int) -> Step:
         with suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     try:
-        with undisturbed():
-            generator = Generator(RATES_HZ[plan.format], plan.talk)
+        with undisturbed(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            identity = self_signed(Path(folder)) if plan.tls else None
+            generator = Generator(RATES_HZ[plan.format], plan.talk, identity)
+            trusted = None if identity is None else identity.certificate
             try:
-                with running_bridge(plan.candidate, generator.url, calls + 10, cpu) as process:
+                with running_bridge(plan.candidate, generator.url, calls + 10, cpu, trusted) as process:
                     return _measure(plan, calls, generator, process)
             finally:
                 generator.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import astuple
@@ -253,9 +254,13 @@ def test_round_limits(value: float, limit: float) -> None:
 # --- whole ----------------------------------------------------------------------------------------------------------
 
 
-def test_three_calls_on_real_sockets() -> None:
+_NO_OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+
+
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=_NO_OPENSSL)])
+def test_three_calls_on_real_sockets(tls: bool) -> None:
     talk = Talk(reply_s=(0.6, 0.8), pause_s=0.3, speech_s=0.1, think_s=0.1, spread_s=0.2)
-    plan = Plan(Candidate(sys.executable, "this"), "slin16", 3.0, talk, settle_s=0.5)
+    plan = Plan(Candidate(sys.executable, "this"), "slin16", 3.0, talk, settle_s=0.5, tls=tls)
     step = run_step(plan, 3)
     # No times are asserted: on a busy machine a truncate may come late, which the report calls a violation.
     assert [it for it in step.violations if "long after its end" not in it] == []
