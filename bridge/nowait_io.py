@@ -11,7 +11,11 @@ from typing import Protocol, cast
 
 import trio
 
-_READ_BYTES = 65536
+# What comes is read into one place, and taken out of it before anything else runs: an object of 64 kB for each read, cut
+# to the kilobyte that came, left a hole beside each frame that was kept (`bench`: 970 kB a call at slin24, instead of 550).
+_buffer = bytearray(65536)
+_buffers = [_buffer]
+_view = memoryview(_buffer)
 
 
 class NowaitIo(Protocol):
@@ -49,7 +53,7 @@ class _SocketIo:
 
     def read_nowait(self) -> bytes | None:
         try:
-            return os.read(self._number(), _READ_BYTES)
+            return bytes(_view[: os.readv(self._number(), _buffers)])
         except BlockingIOError:
             return None
 
