@@ -176,6 +176,7 @@ class ModelSessions:
             self._config,
             self._conversation.session_update(),
             connect_s=connect_s,
+            try_s=self._limits.model_connect_s,
             close_s=self._limits.websocket_close_s,
             connect_stream=self._connect_stream,
         ) as connection:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -180,11 +181,13 @@ async def open_realtime(
     *,
     connect_s: float,
     close_s: float,
+    try_s: float = math.inf,
     connect_stream: ConnectStream | None = None,
 ) -> AsyncIterator[RealtimeConnection]:
     """An established, configured session; `session` is the `session.update` message.
 
-    Tries again with backoff while `connect_s` lasts, as long as another try may help. Raises `ModelUnreachable` or
+    Tries again with backoff while `connect_s` lasts, as long as another try may help; a single try gets `try_s` at most,
+    so that one server of many that accepts and says nothing does not use it all up. Raises `ModelUnreachable` or
     `ModelRejected`, and `ConfigError` for settings that name no endpoint. On exit the closing handshake gets `close_s`.
     The connection's own tasks live in the scope of whoever enters: cancel that scope and the peer sees a broken
     connection, so a call holds its session outside the scope that its end cancels (`call`). `connect_stream` replaces the
@@ -196,7 +199,8 @@ async def open_realtime(
     async with AsyncExitStack() as stack:
         for delay_s in _backoff_s():
             try:
-                connection = await _try(endpoint, config, session, deadline, close_s, connect_stream, stack)
+                last = min(deadline, trio.current_time() + try_s)
+                connection = await _try(endpoint, config, session, last, close_s, connect_stream, stack)
                 break
             except ModelUnreachable as error:
                 # A last try that only ran out of time says less than the one before.

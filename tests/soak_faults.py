@@ -123,8 +123,9 @@ NEEDS_LOSS = frozenset(CONNECTION) - {
     *(name for name in CONNECTION if name.startswith("drop ")),
 }
 
-# How long after a fault a call may still end of it: the patience of the bridge with connections and answers.
-AFTERMATH_S = 20.0
+# How long after a fault a call may still end of it: the patience of the bridge with connections and answers, and with
+# losses in a row that no completed response comes between (a rate limit of 20 s may stand there).
+AFTERMATH_S = 40.0
 
 
 class _Down(AbstractContextManager[object]):

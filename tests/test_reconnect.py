@@ -214,6 +214,20 @@ async def test_a_model_that_comes_back_within_the_limit_is_waited_for(autojump_c
         assert (await it.ended())["reason"] == "caller_hung_up"
 
 
+async def test_one_server_that_accepts_and_says_nothing_does_not_use_up_the_time_for_others(
+    autojump_clock: MockClock,
+) -> None:
+    async with house(Script.of(Say("Hello!", ms=300), Say("Back.", ms=300))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        with it.model.silent():
+            await it.model.session.drop()
+            await trio.sleep(2)
+        assert (await it.hears_of("session_resumed"))["gap_ms"] < 10_000
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
 async def test_sessions_that_only_break_are_not_opened_for_ever(autojump_clock: MockClock) -> None:
     async with house(Script.of(*[Say("Hello!", ms=5000)] * 9)) as it:
         channel, _ = await it.stasis_call()
