@@ -376,8 +376,11 @@ class Conversation:
         return self._take(now)
 
     def application_ends(self, command: EndCall | TransferCall, now: float) -> list[Command]:
-        """The application ends the call, or hands it over, when everything said so far has been heard."""
-        self._close(command, now)
+        """The application ends the call, or hands it over, when everything has been heard; what it asked the agent to say
+        before that is said first."""
+        unsaid = self._responses.unsaid
+        if unsaid is None or not self._endgame.wind_down(unsaid, command, now):
+            self._close(command, now)
         return self._take(now)
 
     # The line --------------------------------------------------------------------------------------------------------

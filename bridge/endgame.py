@@ -25,7 +25,7 @@ class Endgame:
     def __init__(self, goodbye_s: float) -> None:
         self._goodbye_s = goodbye_s
         self._closing: _Closing | None = None
-        self._last_word: tuple[Ask, EndCall, float] | None = None
+        self._last_word: tuple[Ask, EndCall | TransferCall, float] | None = None
 
     @property
     def closing(self) -> bool:
@@ -43,7 +43,7 @@ class Endgame:
         """The hand-over did not work: the call goes on."""
         self._closing = None
 
-    def wind_down(self, ask: Ask, end: EndCall, now: float) -> bool:
+    def wind_down(self, ask: Ask, end: EndCall | TransferCall, now: float) -> bool:
         """The model is to say a last word (`ask`), and then the call ends with `end`. False: it is ending already."""
         if self._closing is not None or self._last_word is not None:
             return False
@@ -55,13 +55,13 @@ class Endgame:
         """What the model is still to say before the call ends."""
         return self._last_word[0] if self._last_word is not None else None
 
-    def said(self, asked: Ask) -> EndCall | None:
+    def said(self, asked: Ask) -> EndCall | TransferCall | None:
         """The response that was asked for by `asked` is done: was it the last word? Then this is how the call ends."""
         if self._last_word is not None and self._last_word[0] is asked:
             return self._last_word[1]
         return None
 
-    def overdue(self, now: float) -> EndCall | None:
+    def overdue(self, now: float) -> EndCall | TransferCall | None:
         """The last word has not been said in time (the caller goes on talking, or the model fails)."""
         if self._last_word is not None and now >= self._last_word[2]:
             return self._last_word[1]

@@ -66,6 +66,13 @@ class Responses:
     def owed(self) -> bool:
         return self._owed is not None
 
+    @property
+    def unsaid(self) -> Ask | None:
+        """What the agent was asked to say in so many words, and has not begun to."""
+        if self._owed is not None and self._owed.fields:
+            return self._owed
+        return self._request if self.requested and self._request.fields else None
+
     def want(self, ask: Ask, not_before: float = 0.0) -> None:
         """The agent is to speak as soon as that is legal. The newest wish replaces one that waits; but a plain one adds
         nothing to one with words of its own, and none cuts the wait of a rate limit short."""

@@ -222,6 +222,17 @@ async def test_it_ends_the_call_after_the_last_word(autojump_clock: MockClock) -
         assert channel.dialplan == HUNG_UP
 
 
+async def test_what_it_has_said_before_the_end_is_heard_to_its_end(autojump_clock: MockClock) -> None:
+    app = Application()
+    async with house(Script.of(Say("Hello!", ms=300), Say("Goodbye!", ms=900)), on_call=app.attend) as it:
+        channel = await spoken(it, app)
+        app.call.say("Goodbye!")
+        app.call.hang_up("done")
+        record = await it.ended()
+        assert (record["reason"], record["audio_heard_ms"]) == ("agent_hung_up", 1200)
+        assert channel.dialplan == HUNG_UP
+
+
 async def test_it_hands_the_caller_over(autojump_clock: MockClock) -> None:
     app = Application()
     settings = 'agents.default.transfers.sales = {to = "600@phones"}'
