@@ -35,17 +35,17 @@ from bridge.dialogue import Command, DropSession, EndCall, State, Step, Transfer
 from bridge.ending import EndReason, reason_for
 from bridge.history import History, Speaker
 from bridge.latency import CallLatency
-from bridge.patience import Patience, Why
 from bridge.playout import PlayoutQueue
 from bridge.realtime_errors import check_effective_session
 from bridge.realtime_mcp import McpEvent
 from bridge.responses import Ask
 from bridge.session import merged, session_of
-from bridge.sounds import Sound, Sounds
+from bridge.sounds import Sounds
 from bridge.takeover import Takeover
 from bridge.talk import Talk
 from bridge.tool_use import ToolUse
 from bridge.usage import BudgetState, Usage
+from bridge.waiting import Waiting
 
 # A server that keeps reporting internal errors without closing is not going to recover (section 4: "count, reconnect").
 MAX_SERVER_ERRORS = 5
@@ -89,9 +89,7 @@ class Conversation:
         self._caller = CallerTurns(self._talk, self._accounts)
         self._tools = ToolUse(self._talk, self._accounts)
         self._takeover = Takeover(self._talk, self._caller, self._tools)
-        self._sounds = sounds or Sounds({})
-        self._patience = Patience(limits.caller_waits_s, limits.caller_waits_repeat_s, self._sounds.lengths_s)
-        self._rate_hz = playout.format.rate_hz
+        self._waiting = Waiting(self._talk, self._tools, sounds or Sounds({}), playout.format.rate_hz)
         self._configured: Mapping[str, Any] = {}
         self._server_errors = 0
         # Words often come before the first audio of their item, which makes the turn.
@@ -111,7 +109,7 @@ class Conversation:
     @property
     def longest_silence_s(self) -> float:
         """The longest that the caller heard nothing while it was our turn."""
-        return self._patience.longest_silence_s
+        return self._waiting.longest_silence_s
 
     @property
     def wants_audio(self) -> bool:
@@ -394,7 +392,7 @@ class Conversation:
 
     def _agent_starts(self, now: float) -> None:
         """The caller begins to hear the agent, or hears it again after a gap."""
-        self._patience.heard(now)
+        self._waiting.agent_starts(now)
         self._accounts.first_frame(now)
         if not self._speech.audible:
             self._speech.audible = True
@@ -435,32 +433,6 @@ class Conversation:
         detection = self._talk.session["audio"]["input"].get("turn_detection")
         if detection and self._talk.session_stands:
             self._commands.send(realtime.update_session({"audio": {"input": {"turn_detection": detection}}}))
-
-    def _wait(self, now: float) -> None:
-        """How long has the caller been hearing nothing though it is our turn, and what to play then?"""
-        # A sound of ours is part of the wait.
-        if not self._speech.sounding:
-            why = self._why_silent
-            if why is None or not self._speech.idle or self._talk.closing or self._talk.barge_in.speaking:
-                self._patience.heard(now)
-            else:
-                self._patience.waiting(why, now)
-        sound = self._patience.tick(now)
-        if sound is not None:
-            self._commands.notice("caller_waits", sound=sound.value)
-            self._speech.play(self._sounds.pcm(sound, self._rate_hz))
-
-    @property
-    def _why_silent(self) -> Why | None:
-        """What the caller waits for, if it is not the caller's turn."""
-        if self._talk.lost_at is not None:
-            # Nobody hears what the caller says meanwhile, so it may well be our turn.
-            return Why.RECONNECTING
-        if self._responses.rate_limited:
-            return Why.RATE_LIMITED
-        if self._tools.busy:
-            return Why.TOOL
-        return Why.MODEL if self._responses.busy or self._responses.awaited or self._responses.owed else None
 
     # Time and endings ------------------------------------------------------------------------------------------------
 
@@ -511,12 +483,13 @@ class Conversation:
     def _fail(self, reason: EndReason, detail: str, code: str | None, now: float) -> None:
         """The model can not go on. A caller who has been answered hears so before going on elsewhere."""
         end = EndCall(reason, detail, code)
-        sorry = self._sounds.pcm(Sound.TROUBLE, self._rate_hz)
-        if self._talk.started_at is None or not sorry:
+        if self._talk.started_at is None:
             self._commands.do(end)
         elif not self._endgame.closing:
-            self._speech.play(sorry)
-            self._close(end, now)
+            if self._waiting.say_sorry():
+                self._close(end, now)
+            else:
+                self._commands.do(end)
 
     def _close(self, command: EndCall | TransferCall, now: float) -> None:
         """The call is to end with `command`, but only after the caller has heard everything. The first one counts."""
@@ -535,7 +508,7 @@ class Conversation:
         """What to do; last of all the response that is owed, if it may be asked for now."""
         talk = self._talk
         if talk.started_at is not None:
-            self._wait(now)
+            self._waiting.check(now)
         blocked = (
             talk.started_at is None
             or talk.lost_at is not None

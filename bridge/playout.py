@@ -200,6 +200,11 @@ class PlayoutQueue:
         return not self._queued
 
     @property
+    def starving(self) -> bool:
+        """The model fell behind in mid-item, so the line carries silence, though less than a frame may be left here."""
+        return self._starving
+
+    @property
     def paused(self) -> bool:
         return self._paused
 

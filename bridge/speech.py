@@ -50,6 +50,11 @@ class Speech:
         return self._playout.idle
 
     @property
+    def starving(self) -> bool:
+        """The caller hears nothing since the model fell behind in mid-word."""
+        return self._playout.starving
+
+    @property
     def silent(self) -> bool:
         """Everything so far has been played, and the line knows it."""
         return self._playout.idle and self.line_quiet

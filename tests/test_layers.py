@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "tool_use",
                 "uplink_audio",
                 "takeover",
+                "waiting",
                 "accounts",
                 "application",
             }

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from bridge.tools import Tool, ToolRegistry
 from simulators.caller import Caller
-from simulators.model_script import Call, Say, Script
+from simulators.model_script import Call, Pace, Say, Script
 from simulators.realtime_faults import DropPoint
 
 HELLO = Say("Hello!", ms=600, pace=FAST)
@@ -47,5 +47,25 @@ async def test_a_tool_that_finishes_between_two_sessions_leaves_the_caller_waiti
         it.model_up = True
         await it.hears_of("agent_said", 2)
         assert longest_silence_s(caller, turn_ended_at) <= SILENCE_S
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_a_model_that_stands_still_in_mid_word_leaves_the_caller_waiting(autojump_clock: MockClock) -> None:
+    """Less than a frame of the word is left, which is held back for its rest: that is no speech that waits to be heard."""
+    script = Script.of(HELLO, Say("A long answer", ms=4000, pace=Pace(speed=2, first_ms=100, delta_ms=110)))
+    async with house(script) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        it.model.session.speech_started()
+        await trio.sleep(1)
+        it.model.session.speech_stopped()
+        await it.hears_of("agent_starts", 2)
+        await trio.sleep(0.5)
+        since = trio.current_time()
+        with it.model.stalled():
+            await it.hears_of("session_lost")
+        assert longest_silence_s(caller, since) <= SILENCE_S
+        assert it.told("caller_waits")
         channel.hang_up()
         await it.ended()
