@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -52,7 +52,11 @@ def media_format_name(rate_hz: int) -> str:
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where Asterisk's AudioSocket connections arrive."""
+    """Where Asterisk's AudioSocket connections arrive, and how many processes take calls.
+
+    `workers` above 1 makes `serve` a supervisor of so many processes; `worker` is the number that each of them has, 0
+    where there is only one. `Config.for_worker` says what a number changes.
+    """
 
     audiosocket_host: str = "127.0.0.1"
     audiosocket_port: int = 9092
@@ -60,6 +64,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_calls: int = 100
     max_lateness_ms: float = 10.0
     log_format: Literal["console", "json"] = "console"
+    workers: int = 1
+    worker: int = 0
+    health_address: str = "127.0.0.1:9192"
 
 
 class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -215,6 +222,37 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         name = argument if argument in self.agents else "default"
         return name, self.agents[name]
 
+    def for_worker(self, number: int) -> Config:
+        """The settings of one worker process, `number` counting from 1: a port, a Stasis app and a health port of its own.
+
+        Worker 3 of port 9092, app `bridge-1` and health port 9192 has 9094, `bridge-3` and 9194. Port 0 (any) stays.
+        """
+        server, asterisk = self.server, self.asterisk
+        port, media, health = server.audiosocket_port, asterisk.media_address, server.health_address
+        return msgspec.structs.replace(
+            self,
+            server=msgspec.structs.replace(
+                server,
+                workers=1,
+                worker=number,
+                audiosocket_port=port and port + number - 1,
+                health_address=health and _port_up(health, number - 1),
+            ),
+            asterisk=msgspec.structs.replace(
+                asterisk,
+                app=f"{_APP_NUMBER.sub('', asterisk.app)}-{number}",
+                media_address=_port_up(media, number - 1),
+            ),
+        )
+
+
+_APP_NUMBER = re.compile(r"-\d+$", re.ASCII)
+
+
+def _port_up(address: str, by: int) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + by if int(port) else 0}"
+
 
 # Deployment scalars only; secrets come from here, so that no file needs to hold one. The first name wins.
 _ENVIRONMENT: tuple[tuple[str, str], ...] = (
@@ -222,6 +260,9 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("BRIDGE_AUDIOSOCKET_PORT", "server.audiosocket_port"),
     ("BRIDGE_MAX_CALLS", "server.max_calls"),
     ("BRIDGE_LOG_FORMAT", "server.log_format"),
+    ("BRIDGE_WORKERS", "server.workers"),
+    ("BRIDGE_WORKER", "server.worker"),
+    ("BRIDGE_HEALTH_ADDRESS", "server.health_address"),
     ("BRIDGE_ARI_URL", "asterisk.url"),
     ("BRIDGE_ARI_USERNAME", "asterisk.username"),
     ("BRIDGE_ARI_PASSWORD", "asterisk.password"),
@@ -263,7 +304,8 @@ def load_config(
 ) -> Config:
     """The effective settings from a TOML `text`, the environment, and `section.key` overrides of the command line.
 
-    Relative paths in it are taken from `folder`, where the text's own file lies (none given: left as they are).
+    Relative paths in it are taken from `folder`, where the text's own file lies (none given: left as they are). With
+    `server.worker` they are that worker's, see `Config.for_worker`.
 
     Raises `ConfigError`, whose message names the source, the key and what is expected there.
     """
@@ -288,6 +330,8 @@ def load_config(
         _assign(tree, path, value)
         config = _convert_from(f"command line, {path}", tree)
     config = _with_mcp_secrets(config, environ)
+    if config.server.worker:
+        config = config.for_worker(config.server.worker)
     return _with_paths_from(folder, config) if folder else config
 
 
@@ -388,9 +432,8 @@ def _check(config: Config) -> None:
     )
     require(bool(config.realtime.auth_query), "realtime.auth_query", "must name a query parameter, like api_key")
     require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must be like ws://127.0.0.1:8088")
-    host, _, port = config.asterisk.media_address.rpartition(":")
     require(
-        bool(host) and port.isdigit(),
+        bool(_ADDRESS.fullmatch(config.asterisk.media_address)),
         "asterisk.media_address",
         "must be HOST:PORT, our listener as Asterisk reaches it",
     )
@@ -403,6 +446,7 @@ def _check(config: Config) -> None:
         "server.max_lateness_ms",
         "must be 0 (any) to 60: a telephone's jitter buffer holds no more",
     )
+    _check_workers(config, require)
     for name, value in msgspec.structs.asdict(config.limits).items():
         require(value > 0, f"limits.{name}", "must be above zero")
     require(config.realtime.session_max_s >= 0, "realtime.session_max_s", "must not be negative")
@@ -457,6 +501,42 @@ def _check(config: Config) -> None:
         for problem, remedy in mcp_servers.problems(agent.mcp, f"{at}.mcp"):
             require(False, problem, remedy)
         check_agent(agent, at)
+
+
+# A host, and what can be a port.
+_ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
+# More than any machine has cores for one process each, and than the ports between the defaults of the two listeners.
+_MOST_WORKERS = 100
+
+
+def _check_workers(config: Config, require: Callable[[bool, str, str], None]) -> None:
+    """Each worker has a port of its own, counted up from the first; none may be another's, or beyond the last."""
+    server = config.server
+    require(1 <= server.workers <= _MOST_WORKERS, "server.workers", f"must be 1 to {_MOST_WORKERS}")
+    require(0 <= server.worker <= _MOST_WORKERS, "server.worker", f"must be 1 to {_MOST_WORKERS}, or 0 for the only one")
+    highest = max(server.workers, server.worker, 1)
+    first = server.audiosocket_port
+    require(
+        first > 0 or server.workers == 1, "server.audiosocket_port", "must be above 0 with server.workers, which count up"
+    )
+    require(first + highest - 1 <= 65535, "server.audiosocket_port", f"worker {highest} would be beyond 65535")
+    media = int(config.asterisk.media_address.rpartition(":")[2])
+    require(media + highest - 1 <= 65535, "asterisk.media_address", f"worker {highest} would be beyond 65535")
+    if not server.health_address:
+        return
+    require(
+        bool(_ADDRESS.fullmatch(server.health_address)),
+        "server.health_address",
+        'must be HOST:PORT, an address of this machine, or "" for none',
+    )
+    health = int(server.health_address.rpartition(":")[2])
+    require(health + highest - 1 <= 65535, "server.health_address", f"worker {highest} would be beyond 65535")
+    taken = range(first, first + highest) if first else range(0)
+    require(
+        health not in taken,
+        "server.health_address",
+        f"port {health} is that of a worker: they take {first} to {first + highest - 1}",
+    )
 
 
 def warnings_of(config: Config) -> list[str]:
