@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import trio
 
-from bridge import __version__, call_tools, mcp, telemetry
+from bridge import __version__, call_tools, mcp, supervisor, telemetry
 from bridge.config import Config, effective, load_config, located, warnings_of
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
 from bridge.prices import check_budgets, load_prices
-from bridge.server import serve
 from bridge.session import masked, session_of
 from bridge.sound_files import load_sounds
 
@@ -47,7 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"realtime-bridge: {error}", file=sys.stderr)
         return 2
     try:
-        _run(arguments.command, settings)
+        if arguments.command == "check-config":
+            _check_config(settings)
+            return 0
+        # A worker is this command again. Run from a program (a test), it is not what the interpreter was started with.
+        command = () if argv is None else (sys.executable, "-m", "bridge", *argv)
+        return _serve(settings, command)
     except BridgeError as error:
         print(f"realtime-bridge: {settings.located(error)}", file=sys.stderr)
         return 2
@@ -59,23 +62,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
-def _run(command: str, settings: _Settings) -> None:
+def _serve(settings: _Settings, command: Sequence[str]) -> int:
     config = settings.load()
+    endpoint = _checked(config)
+    server = config.server
+    telemetry.set_up_logging(server.log_format, worker=server.worker)
+    if server.worker <= 1:  # the others would say the same
+        for warning in _warnings(config, endpoint):
+            _log.warning("%s", warning)
+    if server.worker or server.workers == 1:
+        _tame_garbage_collector()
+
+    def check() -> None:
+        try:
+            _checked(settings.again().load())
+        except BridgeError as error:
+            raise ConfigError(settings.again().located(error)) from error
+
+    return supervisor.run(config, command=command, check=check)
+
+
+def _check_config(settings: _Settings) -> None:
+    config = settings.load()
+    _show(config, _checked(config))
+
+
+def _checked(config: Config) -> Endpoint:
+    """Everything that can be known to be wrong before the first call. Raises `ConfigError`."""
     check_budgets(config, load_prices(config.realtime.prices))
+    load_sounds(config.agents)
     endpoint = endpoint_of(config.realtime)
     check_agents(endpoint, config.agents)
-    if command == "check-config":
-        load_sounds(config.agents)  # `serve` would end at a wrong one as well
-        _show(config, endpoint)
-        return
-    telemetry.set_up_logging(config.server.log_format)
-    for warning in _warnings(config, endpoint):
-        _log.warning("%s", warning)
-    _tame_garbage_collector()
-    trio.run(_serve, config)
+    return endpoint
 
 
 def _show(config: Config, endpoint: Endpoint) -> None:
@@ -115,10 +135,6 @@ def _tame_garbage_collector() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _serve(config: Config) -> None:
-    await serve(config)
-
-
 def _first(group: BaseExceptionGroup[BridgeError]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
@@ -133,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("serve", "take calls until SIGTERM or Ctrl-C, then let the running ones finish"),
+        (
+            "serve",
+            "take calls until SIGTERM or Ctrl-C, then let the running ones finish; SIGHUP restarts workers in turn",
+        ),
         ("check-config", "check the configuration and print every effective setting, secrets hidden"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -156,6 +175,10 @@ class _Settings:
     text: str
     overrides: Mapping[str, str]
 
+    def again(self) -> _Settings:
+        """As they are now: the file may have been edited. Raises `ConfigError`."""
+        return _Settings(self.path, _text_of(self.path, required=bool(self.text)), self.overrides)
+
     def load(self) -> Config:
         """Raises `ConfigError`."""
         folder = self.path.resolve().parent
@@ -166,16 +189,20 @@ class _Settings:
         return located(str(error), self.text, os.environ, self.overrides, source=str(self.path))
 
 
-def _read(arguments: argparse.Namespace) -> _Settings:
-    path = Path(arguments.config or "bridge.toml")
+def _text_of(path: Path, *, required: bool) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if arguments.config:
+        if required:
             raise ConfigError(f"{path}: no such file; give another with --config, or leave it out") from None
-        text = ""
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _read(arguments: argparse.Namespace) -> _Settings:
+    path = Path(arguments.config or "bridge.toml")
+    text = _text_of(path, required=bool(arguments.config))
     overrides: dict[str, str] = {}
     for pair in arguments.set:
         key, equals, value = pair.partition("=")

@@ -513,11 +513,15 @@ def _check_workers(config: Config, require: Callable[[bool, str, str], None]) ->
     """Each worker has a port of its own, counted up from the first; none may be another's, or beyond the last."""
     server = config.server
     require(1 <= server.workers <= _MOST_WORKERS, "server.workers", f"must be 1 to {_MOST_WORKERS}")
-    require(0 <= server.worker <= _MOST_WORKERS, "server.worker", f"must be 1 to {_MOST_WORKERS}, or 0 for the only one")
+    require(
+        0 <= server.worker <= _MOST_WORKERS, "server.worker", f"must be 1 to {_MOST_WORKERS}, or 0 for the only one"
+    )
     highest = max(server.workers, server.worker, 1)
     first = server.audiosocket_port
     require(
-        first > 0 or server.workers == 1, "server.audiosocket_port", "must be above 0 with server.workers, which count up"
+        first > 0 or server.workers == 1,
+        "server.audiosocket_port",
+        "must be above 0 with server.workers, which count up",
     )
     require(first + highest - 1 <= 65535, "server.audiosocket_port", f"worker {highest} would be beyond 65535")
     media = int(config.asterisk.media_address.rpartition(":")[2])

@@ -6,14 +6,16 @@ Pure: `now` is any monotonic clock in seconds.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 
 # Long enough that one stall of the machine (80 ms) turns nobody away, short enough that a caller who was turned away
 # and dials again finds the line free.
 WINDOW_S = 10
 # "p99": of a hundred frames one may be later.
 _TOLERATED = 0.01
+# What `p99_ms` tells apart, and where it ends: whatever is later, or never comes, is as bad.
+_STEP_MS, _STEPS = 0.5, 400
 
 
 @dataclass(slots=True)
@@ -24,6 +26,7 @@ class _Second:
     frames: int = 0
     late: int = 0
     tardy: int = 0
+    steps: dict[int, int] = field(default_factory=dict)
 
 
 class Lateness:
@@ -46,6 +49,8 @@ class Lateness:
             seconds.append(_Second(number))
         second = seconds[-1]
         second.frames += frames
+        step = int(min(max(late_s * 1000 / _STEP_MS, 0), _STEPS))
+        second.steps[step] = second.steps.get(step, 0) + frames
         if late_s * 2000 > self.limit_ms:
             second.tardy += frames
             if late_s * 1000 > self.limit_ms:
@@ -60,6 +65,19 @@ class Lateness:
         beyond = sum(second.tardy if self._too_late else second.late for second in self._seconds)
         self._too_late = beyond > frames * _TOLERATED
         return self._too_late
+
+    def p99_ms(self, now: float) -> float:
+        """How late the 99th percentile of the last `WINDOW_S` was, in steps of half a millisecond; 0.0 without calls."""
+        self._forget(int(now))
+        together = Counter[int]()
+        for second in self._seconds:
+            together.update(second.steps)
+        beyond = sum(together.values()) * _TOLERATED
+        for step in sorted(together, reverse=True):
+            beyond -= together[step]
+            if beyond < 0:
+                return (step + 1) * _STEP_MS
+        return 0.0
 
     def _forget(self, number: int) -> None:
         while self._seconds and self._seconds[0].number <= number - WINDOW_S:

@@ -2,6 +2,7 @@
 
 serve
 |- watch signals                 SIGTERM, SIGINT -> drain: nothing new, running calls finish within `limits.drain_s`
+|- health                        the pages of `health`; of several workers each reports to its supervisor instead
 |- ARI application               one websocket, reconnects for ever
 |- listen for AudioSocket
 `- calls (nursery)
@@ -12,6 +13,7 @@ serve
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,9 +26,11 @@ from bridge.ari_control import AriApp, ChannelControl
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
-from bridge.config import Config
+from bridge.config import Agent, Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
+from bridge.health import CallCounts, Report, WorkerHealth
+from bridge.health_server import serve_health
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
@@ -35,6 +39,8 @@ from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
 from bridge.switchboard import DRAINING, Expectation, NoCallControl, Switchboard
 from bridge.tools import ToolRegistry
+from bridge.worker_link import LinkError, OrderLine, Receiver, report_to
+from bridge.worker_policy import Order
 
 _log = logging.getLogger("bridge.server")
 
@@ -65,12 +71,15 @@ class Bridge:
 
     def __init__(self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None) -> None:
         self._config = config
-        lateness = Lateness(config.server.max_lateness_ms)
-        self.switchboard = Switchboard(config.server.max_calls, lateness)
+        self._lateness = Lateness(config.server.max_lateness_ms)
+        self.switchboard = Switchboard(config.server.max_calls, self._lateness)
+        self.counts = CallCounts()
+        self._ari: AriApp | None = None
+        self._listening = False
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
-            clock=MediaClock(lateness.note),
+            clock=MediaClock(self._lateness.note),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
             tools=tools,
@@ -89,6 +98,24 @@ class Bridge:
         self.switchboard.draining = True
         self._draining.set()
 
+    def report(self) -> Report:
+        """How this process is now."""
+        now, counts = trio.current_time(), self.counts
+        return Report(
+            pid=os.getpid(),
+            listening=self._listening,
+            connected=self._ari.connected if self._ari else not self._config.asterisk.enabled,
+            draining=self.switchboard.draining,
+            full=self.switchboard.admit(now) is not None,
+            calls=self.switchboard.running,
+            calls_waiting=self.switchboard.waiting,
+            calls_max=self._config.server.max_calls,
+            admitted=counts.admitted,
+            refused=dict(counts.refused),
+            ended=dict(counts.ended),
+            lateness_p99_ms=self._lateness.p99_ms(now),
+        )
+
     async def run(self, task_status: trio.TaskStatus[Ready]) -> None:
         """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
@@ -102,9 +129,11 @@ class Bridge:
                         listeners = self._seams.listeners or await self._open_listeners()
                         listening.start_soon(self._listen, listeners)
                         port = _port_of(listeners)
+                        self._listening = True
                         task_status.started(Ready(port, self.drain))
                         _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
                         await self._draining.wait()
+                        self._listening = False
                         listening.cancel_scope.cancel()
                     self._calls.cancel_scope.deadline = trio.current_time() + self._config.limits.drain_s
             finally:
@@ -115,13 +144,13 @@ class Bridge:
     async def _serve_control(self, scope: trio.CancelScope) -> None:
         with scope:
             if self._config.asterisk.enabled:
-                app = AriApp(
+                self._ari = AriApp(
                     self._config.asterisk,
                     self._config.limits.ari_request_s,
                     self._on_channel,
                     connect_stream=self._seams.connect_ari,
                 )
-                await app.run()
+                await self._ari.run()
 
     async def _open_listeners(self) -> list[trio.abc.Listener[trio.abc.Stream]]:
         server = self._config.server
@@ -150,8 +179,10 @@ class Bridge:
         name, agent = config.agent_for(argument=argument, called=control.called)
         refusal = self.switchboard.admit(trio.current_time())
         if refusal is not None:
+            self.counts.refuse(refusal[0])
             await self._turn_away(call_id, name, control, *refusal)
             return
+        self.counts.admit()
         telemetry.notice(
             "call_arrives",
             {"channel": control.name, "caller": control.caller, "called": control.called, "agent": name},
@@ -166,6 +197,7 @@ class Bridge:
             reason, detail, _ = reason_for(error)
         finally:
             if self.switchboard.withdraw(call_id):
+                self.counts.end(reason)
                 await self._turn_away(call_id, name, control, reason, detail)
 
     async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
@@ -236,7 +268,10 @@ class Bridge:
         if expectation is not None:
             leg.expect_format(PcmFormat(expectation.media_format.rate_hz))
             with self.switchboard.slot():
-                await run_call(leg, expectation.control, expectation.agent_name, expectation.agent, self._services)
+                record = await run_call(
+                    leg, expectation.control, expectation.agent_name, expectation.agent, self._services
+                )
+            self.counts.end(record.reason)
         elif self.switchboard.came_too_late(leg.call_id):
             _log.warning("media came after its call had been given up; raise limits.media_arrival_s if that is usual")
         elif not self._config.server.accept_plain_calls:
@@ -250,21 +285,27 @@ class Bridge:
         control = NoCallControl()
         refusal = self.switchboard.admit(trio.current_time())
         if refusal is not None:
+            self.counts.refuse(refusal[0])
             await self._turn_away(leg.call_id, name, control, *refusal)
             return
+        self.counts.admit()
         with self.switchboard.slot():
-            try:
-                with trio.move_on_after(self._config.limits.first_frame_s):
-                    await leg.learn_format()
-            except MediaLost as error:
-                await self._turn_away(leg.call_id, name, control, EndReason.CALLER_HUNG_UP, str(error))
-                return
-            except MediaError as error:
-                reason, detail, _ = reason_for(error)
-                await self._turn_away(leg.call_id, name, control, reason, detail)
-                return
-            telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
-            await run_call(leg, control, name, agent, self._services)
+            self.counts.end(await self._hold_plain(leg, name, agent, control))
+
+    async def _hold_plain(self, leg: AudioSocketLeg, name: str, agent: Agent, control: NoCallControl) -> str:
+        """Returns why the call ended."""
+        try:
+            with trio.move_on_after(self._config.limits.first_frame_s):
+                await leg.learn_format()
+        except MediaLost as error:
+            await self._turn_away(leg.call_id, name, control, EndReason.CALLER_HUNG_UP, str(error))
+            return EndReason.CALLER_HUNG_UP
+        except MediaError as error:
+            reason, detail, _ = reason_for(error)
+            await self._turn_away(leg.call_id, name, control, reason, detail)
+            return reason
+        telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
+        return (await run_call(leg, control, name, agent, self._services)).reason
 
 
 def _port_of(listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> int:
@@ -278,23 +319,52 @@ async def serve(
     seams: Seams | None = None,
     tools: ToolRegistry | None = None,
     on_call: OnCall | None = None,
+    supervisor: trio.abc.Stream | None = None,
     task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve calls until SIGTERM or SIGINT, then drain. A second signal ends the running calls at once.
+    """Serve calls in this process until SIGTERM or SIGINT, then drain. A second signal ends the running calls at once.
 
-    `tools` may be called by the agents; `on_call` is run for each call, beside it (see `live_call`). Raises `ConfigError`
-    when it can not listen. Cancelling ends all calls, each with its farewell.
+    `tools` may be called by the agents; `on_call` is run for each call, beside it (see `live_call`). `supervisor` is the
+    worker's end of a `worker_link`: reports go there, and orders come from there, so that any number of signals only
+    drains. Raises `ConfigError` when it can not listen. Cancelling ends all calls, each with its farewell.
     """
     bridge = Bridge(config, seams or Seams(), tools or ToolRegistry(), on_call)
+    server = config.server
+    if server.workers > 1 and not server.worker:
+        _log.warning("server.workers is %d, but `serve` is one process; see `bridge.supervisor.run`", server.workers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_signals, bridge, nursery.cancel_scope)
+        if supervisor is not None:
+            nursery.start_soon(report_to, supervisor, bridge.report)
+            nursery.start_soon(_obey, supervisor, bridge, nursery.cancel_scope)
+        elif server.health_address:
+
+            def health() -> list[WorkerHealth]:
+                return [WorkerHealth(server.worker or 1, bridge.report())]
+
+            await nursery.start(serve_health, server.health_address, health)
+        nursery.start_soon(_watch_signals, bridge, nursery.cancel_scope, supervisor is None)
         await bridge.run(task_status)
         nursery.cancel_scope.cancel()
 
 
-async def _watch_signals(bridge: Bridge, everything: trio.CancelScope) -> None:
+async def _watch_signals(bridge: Bridge, everything: trio.CancelScope, second_ends: bool) -> None:
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async for _ in signals:
-            if bridge.switchboard.draining:
+            if second_ends and bridge.switchboard.draining:
                 everything.cancel()
             bridge.drain()
+
+
+async def _obey(supervisor: trio.abc.Stream, bridge: Bridge, everything: trio.CancelScope) -> None:
+    """Drain or stop as told. Without a supervisor nobody would start us again: then drain, for whoever comes next."""
+    try:
+        receiver = Receiver(supervisor, OrderLine)
+        while (line := await receiver.receive()) is not None:
+            bridge.drain()
+            if line.order is Order.STOP:
+                everything.cancel()
+        why = "the supervisor is gone"
+    except LinkError as error:
+        why = str(error)
+    _log.error("%s; draining", why)
+    bridge.drain()

@@ -86,6 +86,11 @@ class Switchboard:
             return EndReason.REFUSED_BUSY, f"{late} (server.max_lateness_ms)"
         return None
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their media."""
+        return len(self._expected)
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """One running call, from its arrival to its last farewell; freed on every path."""

@@ -93,11 +93,16 @@ def call_ended(record: CallRecord, *, failure: bool) -> None:
     _log.log(logging.WARNING if failure else logging.INFO, "call_ended", extra={"facts": record.facts()})
 
 
-class _CallIdFilter(logging.Filter):
-    """Puts the id of the current call on every line, whoever logs it."""
+class _OriginFilter(logging.Filter):
+    """Puts the id of the current call, and the number of this worker, on every line, whoever logs it."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.call_id = call_id_of_context.get()
+        record.worker = self._worker
         return True
 
 
@@ -111,8 +116,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        if getattr(record, "call_id", ""):
-            line["call_id"] = record.call_id  # type: ignore[attr-defined]
+        for name in ("worker", "call_id"):
+            if value := getattr(record, name, ""):
+                line[name] = value
         for name, value in getattr(record, "facts", {}).items():
             line.setdefault(name, value)  # no fact may take a line away from its call
         if record.exc_info:
@@ -128,14 +134,15 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = self.formatTime(record, "%H:%M:%S") + f".{int(record.msecs):03}"
-        call = f" [{record.call_id[:8]}]" if getattr(record, "call_id", "") else ""  # type: ignore[attr-defined]
+        worker, call_id = getattr(record, "worker", 0), getattr(record, "call_id", "")
+        origin = (f" w{worker}" if worker else "") + (f" [{call_id[:8]}]" if call_id else "")
         facts = getattr(record, "facts", {})
         told = "".join(
             f" {name}={_short(value)}"
             for name, value in facts.items()
             if value not in (None, "", {}, []) and name != "call_id" and not _uncounted(value)
         )
-        text = f"{stamp} {record.levelname.lower():7}{call} {record.getMessage()}{told}"
+        text = f"{stamp} {record.levelname.lower():7}{origin} {record.getMessage()}{told}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -153,11 +160,11 @@ def _short(value: object) -> str:
     return repr(value) if isinstance(value, str) and " " in value else str(value)
 
 
-def set_up_logging(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
-    """Send all logs of the process to standard error in one of the two formats."""
+def set_up_logging(log_format: Literal["console", "json"], level: int = logging.INFO, *, worker: int = 0) -> None:
+    """Send all logs of the process to standard error in one of the two formats; `worker` is its number, 0: it has none."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
-    handler.addFilter(_CallIdFilter())
+    handler.addFilter(_OriginFilter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -8,9 +8,9 @@
 Told what happens, `WorkerPolicy` returns what to do, in order; `supervisor` carries it out. Between events it wants a
 `tick` at `next_tick`. A worker is *up* when Asterisk can give it calls: its listener is open, its Stasis app registered.
 
-A wrong configuration ends everything while no worker has ever been up: then it is the operator, at the keyboard, who has
-to know. Later the other workers and their calls matter more: only that one stays away, and a restart one by one goes no
-further.
+A wrong configuration of a worker that has never been up ends everything: then it is the operator, at the keyboard, who
+has to know. Later the other workers and their calls matter more: only that one stays away, and a restart one by one goes
+no further.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class _Worker:
     due: float = math.inf  # WAITING: the start; with a process: the kill
     restarts: int = 0
     killed: bool = False
+    ever_up: bool = False  # in whatever process
 
     def go(self, stage: Stage) -> None:
         if stage not in _TRANSITIONS[self.stage]:
@@ -127,7 +128,6 @@ class WorkerPolicy:
     _rolling: int | None = field(default=None, init=False)
     _ending: bool = field(default=False, init=False)
     _status: int = field(default=0, init=False)
-    _ever_up: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._workers = {number: _Worker(number) for number in range(1, self.count + 1)}
@@ -164,7 +164,7 @@ class WorkerPolicy:
         if worker.up_since is None:
             worker.up_since = now
             worker.go(Stage.RUNNING)
-            self._ever_up = True
+            worker.ever_up = True
         return self._roll_on(now)
 
     def exited(self, number: int, status: int, now: float) -> list[Action]:
@@ -270,9 +270,9 @@ class WorkerPolicy:
         return [said, self._start(worker, now)]
 
     def _retired(self, worker: _Worker, now: float) -> list[Action]:
-        if not self._ever_up:
+        if not worker.ever_up:
             self._status = CONFIGURATION_ERROR
-            return self.drain(now)
+            return [Say(worker.number, "has a wrong configuration (see above); ending", True), *self.drain(now)]
         self._rolling = None
         self._to_roll.clear()
         text = "is not started again: its configuration is wrong (see above); SIGHUP tries again"

@@ -46,6 +46,7 @@ CONFIG = """\
 [server]
 audiosocket_port = {media_port}
 log_format = "json"
+health_address = ""
 [asterisk]
 enabled = {asterisk}
 password = "bridge"

@@ -187,6 +187,7 @@ async def house(
     tools: ToolRegistry | None = None,
     on_call: OnCall | None = None,
     ari: AriServer | None = None,
+    supervisor: trio.abc.Stream | None = None,
     limit_s: float = 600.0,
 ) -> AsyncIterator[House]:
     """The bridge, served; `settings` is TOML, `overrides` are `section.key` values. `limit_s` of virtual time."""
@@ -195,6 +196,7 @@ async def house(
         "realtime.api_key": "test-key",
         "asterisk.password": "bridge",
         "asterisk.format": media_format,
+        "server.health_address": "",
         **(overrides or {}),
     }
     config = load_config(settings, {}, chosen)
@@ -215,7 +217,14 @@ async def house(
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
                     with bridge_scope:
-                        await serve(config, seams=seams, tools=tools, on_call=on_call, task_status=task_status)
+                        await serve(
+                            config,
+                            seams=seams,
+                            tools=tools,
+                            on_call=on_call,
+                            supervisor=supervisor,
+                            task_status=task_status,
+                        )
                     served.set()
 
                 served, bridge_scope = trio.Event(), trio.CancelScope()

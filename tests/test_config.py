@@ -68,6 +68,43 @@ def test_the_command_line_sets_plain_settings_only(path: str) -> None:
         load_config("[[routes]]\nagent = 'default'", {}, {path: "x"})
 
 
+def test_a_worker_has_a_port_an_app_and_a_health_port_of_its_own() -> None:
+    text = "[server]\nworkers = 4\n[asterisk]\napp = 'sales-1'\nmedia_address = 'pbx.test:9092'"
+    third = load_config(text, {"BRIDGE_WORKER": "3"})
+    assert (third.server.audiosocket_port, third.server.health_address) == (9094, "127.0.0.1:9194")
+    assert (third.asterisk.app, third.asterisk.media_address) == ("sales-3", "pbx.test:9094")
+    assert (third.server.worker, third.server.workers) == (3, 1), "it is one process, and supervises nobody"
+    first = load_config("[asterisk]\napp = 'sales'", {"BRIDGE_WORKER": "1"})
+    assert (first.asterisk.app, first.server.audiosocket_port) == ("sales-1", 9092)
+    assert load_config("", {}).asterisk.app == "bridge-1"
+
+
+def test_what_is_off_or_any_stays_so_in_every_worker() -> None:
+    text = "[server]\naudiosocket_port = 0\nhealth_address = ''\n[asterisk]\nmedia_address = 'h:0'"
+    second = load_config(text, {"BRIDGE_WORKER": "2"})
+    assert (second.server.audiosocket_port, second.server.health_address) == (0, "")
+    assert second.asterisk.media_address == "h:0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"workers": 0}, "server.workers: must be 1 to 100"),
+        ({"workers": 101}, "server.workers: must be 1 to 100"),
+        ({"worker": -1}, "server.worker: must be 1 to 100, or 0"),
+        ({"workers": 2, "audiosocket_port": 0}, "server.audiosocket_port: must be above 0 with server.workers"),
+        ({"workers": 3, "audiosocket_port": 65534}, "server.audiosocket_port: worker 3 would be beyond 65535"),
+        ({"worker": 9, "health_address": "localhost:65530"}, "server.health_address: worker 9 would be beyond 65535"),
+        ({"workers": 2, "health_address": "localhost:9093"}, "port 9093 is that of a worker: they take 9092 to 9093"),
+        ({"health_address": "9192"}, "server.health_address: must be HOST:PORT"),
+    ],
+)
+def test_workers_that_can_not_be(settings: dict[str, object], says: str) -> None:
+    text = "[server]\n" + "".join(f"{key} = {value!r}\n" for key, value in settings.items())
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load_config(text, {})
+
+
 def test_the_bridges_own_key_beats_the_common_one() -> None:
     both = {"OPENAI_API_KEY": "common", "BRIDGE_REALTIME_API_KEY": "own"}
     assert load_config("", both).realtime.api_key == "own"

@@ -81,3 +81,16 @@ def test_memory_is_bounded() -> None:
     gauge = Lateness(10)
     run(gauge, 0.0, 100, 1)
     assert len(gauge._seconds) <= WINDOW_S
+
+
+def test_p99_is_what_one_frame_in_a_hundred_exceeds() -> None:
+    gauge = Lateness(10)
+    assert gauge.p99_ms(0.0) == 0.0
+    gauge.note(985, 0.0012, 1.0)
+    gauge.note(10, 0.0043, 2.0)
+    gauge.note(5, math.inf, 2.0)
+    assert gauge.p99_ms(2.0) == 4.5, "ten frames, of a thousand, are beyond the next lower step"
+    gauge.note(10, 0.03, 3.0)
+    assert gauge.p99_ms(3.0) == 30.5
+    assert gauge.p99_ms(2.0 + WINDOW_S) == 30.5, "what is older does not count"
+    assert gauge.p99_ms(3.0 + WINDOW_S) == 0.0

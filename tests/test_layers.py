@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "application",
             }
             | {"item_cache", "event_stream", "tool_turns"}
+            | {"health", "worker_policy"}
         ),
     ),
     (
@@ -58,14 +59,14 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"nowait_io", "audiosocket_leg", "websocket_writer", "realtime_client", "uplink", "media_clock"}
             | {"ari_client", "ari_control", "tools", "telemetry", "sound_files"}
-            | {"session_streams"}
+            | {"session_streams", "health_server"}
         ),
     ),
     (
         "one call, or one session of a program",
         frozenset({"switchboard", "call", "model_sessions", "live_call", "session_engine", "realtime_session"}),
     ),
-    ("one process", frozenset({"server", "__main__"})),
+    ("one process, or several", frozenset({"worker_link", "server", "supervisor", "__main__"})),
 )
 LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules}
 # A shell may use another only where the two are one concept in two files.

@@ -299,6 +299,7 @@ async def line(
                     "asterisk.format": media_format,
                     "asterisk.media_address": f"127.0.0.1:{media_port}",
                     "server.audiosocket_port": str(media_port),
+                    "server.health_address": "",
                     **(overrides or {}),
                 }
                 config = load_config(settings, {}, chosen)

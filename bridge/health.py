@@ -1,0 +1,211 @@
+"""How a process, or all workers together, are: what each reports, and the three pages that tell it. Without I/O.
+
+    GET /healthz   200 as long as the process answers: whether to restart it
+    GET /readyz    200 while at least one worker takes calls: whether to send calls here
+    GET /metrics   everything, in Prometheus' text format (exposition format 0.0.4), one series a worker
+
+`answer` is the whole HTTP of it: one request a connection, and nothing but its first line matters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bridge.ending import EndReason
+
+# A request of a monitor is some 200 bytes; headers beyond this are nobody's that we know.
+MAX_REQUEST = 8192
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker tells of itself. Counts are since its process began, `lateness_p99_ms` of the last 10 s.
+
+    `calls_waiting` have been admitted, and their media has not come yet. admitted = ended + running + waiting.
+    """
+
+    pid: int
+    listening: bool = False
+    connected: bool = False
+    draining: bool = False
+    full: bool = False
+    calls: int = 0
+    calls_waiting: int = 0
+    calls_max: int = 0
+    admitted: int = 0
+    refused: dict[str, int] = {}
+    ended: dict[str, int] = {}
+    lateness_p99_ms: float = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether Asterisk can give it calls: its listener is open, and its Stasis app registered (or not wanted)."""
+        return self.listening and self.connected
+
+    @property
+    def ready(self) -> bool:
+        """Whether it would take one more call."""
+        return self.up and not self.draining and not self.full
+
+    @property
+    def state(self) -> tuple[bool, bool, bool, bool]:
+        """What is worth telling at once when it changes."""
+        return self.listening, self.connected, self.draining, self.full
+
+
+@dataclass(slots=True)
+class CallCounts:
+    """The calls of one process since it began. Every call is counted once as refused, or as admitted and then as ended."""
+
+    admitted: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, reason: EndReason) -> None:
+        self.refused[reason.value] += 1
+
+    def admit(self) -> None:
+        self.admitted += 1
+
+    def end(self, reason: str) -> None:
+        self.ended[reason] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHealth:
+    """One worker as its supervisor sees it; `report` is None while no process of it has told anything."""
+
+    number: int
+    report: Report | None
+    restarts: int = 0
+    stage: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.report is not None and self.report.ready
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    status: int
+    text: str
+    content_type: str = "text/plain; charset=utf-8"
+
+
+def page(path: str, workers: Iterable[WorkerHealth]) -> Page:
+    """The page at `path`."""
+    match path.partition("?")[0]:
+        case "/healthz":
+            return Page(200, "ok\n")
+        case "/readyz":
+            told = list(workers)
+            return Page(200 if any(worker.ready for worker in told) else 503, "".join(map(_in_words, told)))
+        case "/metrics":
+            return Page(200, metrics(workers), "text/plain; version=0.0.4; charset=utf-8")
+        case _:
+            return Page(404, "there are /healthz, /readyz and /metrics\n")
+
+
+def _in_words(worker: WorkerHealth) -> str:
+    it = worker.report
+    if it is None:
+        return f"worker {worker.number}: {worker.stage or 'starting'}\n"
+    troubles = [
+        words
+        for words, applies in (
+            ("not listening", not it.listening),
+            ("no connection to Asterisk", not it.connected),
+            ("draining", it.draining),
+            ("full", it.full and not it.draining),
+        )
+        if applies
+    ]
+    return f"worker {worker.number}: {', '.join(troubles) or 'ready'}; {it.calls} calls\n"
+
+
+_Samples = Iterable[tuple[Mapping[str, str], float]]
+
+
+def metrics(workers: Iterable[WorkerHealth]) -> str:
+    """All series. Times are in seconds, as Prometheus wants them; counters begin anew with each process."""
+    told = list(workers)
+    living = [(worker.number, worker.report) for worker in told if worker.report is not None]
+
+    def of_each(value: Callable[[Report], float]) -> _Samples:
+        return [({"worker": str(number)}, value(report)) for number, report in living]
+
+    def by_reason(value: Callable[[Report], Mapping[str, int]]) -> _Samples:
+        return [
+            ({"worker": str(number), "reason": reason}, count)
+            for number, report in living
+            for reason, count in sorted(value(report).items())
+        ]
+
+    families: list[tuple[str, str, str, _Samples]] = [
+        ("worker_ready", "gauge", "1 if the worker would take one more call.", [
+            ({"worker": str(worker.number)}, worker.ready) for worker in told
+        ]),
+        ("worker_restarts_total", "counter", "Processes of this worker that died and were replaced.", [
+            ({"worker": str(worker.number)}, worker.restarts) for worker in told
+        ]),
+        ("worker_connected", "gauge", "1 if Asterisk knows the worker's Stasis app.", of_each(lambda it: it.connected)),
+        ("worker_draining", "gauge", "1 if it only lets its calls finish.", of_each(lambda it: it.draining)),
+        ("calls", "gauge", "Calls that run.", of_each(lambda it: it.calls)),
+        ("calls_waiting", "gauge", "Calls that wait for their media.", of_each(lambda it: it.calls_waiting)),
+        ("calls_max", "gauge", "server.max_calls.", of_each(lambda it: it.calls_max)),
+        ("calls_admitted_total", "counter", "Calls that were let in.", of_each(lambda it: it.admitted)),
+        ("calls_refused_total", "counter", "Calls that were not let in.", by_reason(lambda it: it.refused)),
+        ("calls_ended_total", "counter", "Calls that were let in and have ended.", by_reason(lambda it: it.ended)),
+        ("frame_lateness_p99_seconds", "gauge", "How late the callers' frames left in the last 10 s.", of_each(
+            lambda it: it.lateness_p99_ms / 1000
+        )),
+    ]  # fmt: skip
+    lines = []
+    for name, kind, text, samples in families:
+        full = f"realtime_bridge_{name}"
+        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
+        for labels, value in samples:
+            inside = ",".join(f'{key}="{_escaped(it)}"' for key, it in labels.items())
+            lines.append(f"{full}{{{inside}}} {float(value):.10g}")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+_PHRASES = {
+    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}  # fmt: skip
+
+
+def answer(request: bytes, page_at: Callable[[str], Page]) -> bytes | None:
+    """The whole answer to what a client has sent so far; None: its request is not complete yet.
+
+    RFC 9112: the head ends with an empty line (2.2: a bare LF is a line end, too). Close the connection after it.
+    """
+    head, end, _ = request.replace(b"\r\n", b"\n").partition(b"\n\n")
+    if not end:
+        if len(request) <= MAX_REQUEST:
+            return None
+        return _response(Page(431, f"more than {MAX_REQUEST} bytes\n"))
+    match head.partition(b"\n")[0].split(b" "):
+        case [method, target, version] if version.startswith(b"HTTP/1."):
+            if method not in (b"GET", b"HEAD"):
+                return _response(Page(405, "GET only\n"), "Allow: GET, HEAD\r\n")
+            return _response(page_at(target.decode("latin-1")), body=method == b"GET")
+        case _:
+            return _response(Page(400, "not an HTTP/1 request\n"))
+
+
+def _response(it: Page, header: str = "", *, body: bool = True) -> bytes:
+    content = it.text.encode()
+    head = (
+        f"HTTP/1.1 {it.status} {_PHRASES[it.status]}\r\nContent-Type: {it.content_type}\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n{header}\r\n"
+    )
+    return head.encode() + (content if body else b"")
