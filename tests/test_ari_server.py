@@ -56,7 +56,7 @@ class FakeExchange:
 class RealExchange:
     """`contract.Exchange` on the container. The far end is the other half of a Local channel, in a Stasis app of its own.
 
-    `__BRIDGE_APP` leads extension 100 to an app that nobody else uses at the same time.
+    `__BRIDGE_APPS` leads extension 100 to an app that nobody else uses at the same time.
     """
 
     connect_stream: Callable[[], trio.abc.Stream] | None = None
@@ -79,7 +79,9 @@ class RealExchange:
         self._far_id, caller_id = f"far-{uuid4()}", f"caller-{uuid4()}"
         query = {"endpoint": "Local/100@phones", "app": "contract-far"}
         query |= {"channelId": self._far_id, "otherChannelId": caller_id}
-        await trio.to_thread.run_sync(self._post, "channels", query, {"variables": {"__BRIDGE_APP": self.config.app}})
+        await trio.to_thread.run_sync(
+            self._post, "channels", query, {"variables": {"__BRIDGE_APPS": self.config.app}}
+        )
         return caller_id
 
     def _post(self, uri: str, query: dict[str, str], body: object) -> None:

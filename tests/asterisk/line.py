@@ -140,7 +140,7 @@ class Line:
         self.channels.append(channel_id)
         inherited = {
             "__TEST_ID": self.test_id,
-            "__BRIDGE_APP": self.app,
+            "__BRIDGE_APPS": self.app,
             "__BRIDGE_MEDIA": f"127.0.0.1:{self.media_port}",
         }
         body = {
@@ -251,6 +251,11 @@ def _size_in_header(path: Path) -> int:
     return int.from_bytes(header[4:8], "little") + 8
 
 
+def new_test_id() -> str:
+    """A name that no other test has, in this or another process."""
+    return f"t{os.getpid()}-{next(_numbers)}"
+
+
 def free_port() -> int:
     """A port on which nobody listens now."""
     with socket.socket() as probe:
@@ -280,7 +285,7 @@ async def line(
 ) -> AsyncIterator[Line]:
     """The bridge, served; `settings` is TOML, `overrides` are `section.key` values, `key` the model's only good one."""
     tasks_before, files_before = trio.lowlevel.current_statistics().tasks_living, _descriptors()
-    test_id = f"t{os.getpid()}-{next(_numbers)}"
+    test_id = new_test_id()
     app, media_port = f"bridge-{test_id}", free_port()
     model = RealtimeServer(brain or Script(), key=key)
     with trio.fail_after(limit_s):
@@ -321,7 +326,7 @@ async def line(
                         await it.leave()
                 ready.drain()
                 await served.wait()
-                await _nothing_left(it)
+                await nothing_left(it)
                 for recording in RECORDINGS.glob(f"{test_id}-*"):  # kept where the test failed
                     recording.unlink()
                 if not model.faults.created_after_s:
@@ -338,7 +343,8 @@ async def line(
     assert tasks == tasks_before, f"{tasks - tasks_before} tasks are left"
 
 
-async def _nothing_left(it: Line) -> None:
+async def nothing_left(it: Line) -> None:
+    """No channel and no bridge of this test in Asterisk, no connection of the model, no complaint of a simulator."""
     left: list[str] = []
     with trio.move_on_after(CLEARED_S):
         while left := await it.left_in_asterisk():  # noqa: ASYNC110 - the state is Asterisk's

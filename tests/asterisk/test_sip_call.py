@@ -36,7 +36,7 @@ _TRACED = re.compile(r"-{5,} (\d{4}-\d\d-\d\d)\s(\d\d:\d\d:\d\d\.\d+)\n.*\n\n(.*
 async def extension_of(it: Line) -> AsyncIterator[str]:
     """An extension that leads to 100 with this test's variables: a SIP caller can not bring them along."""
     extension = f"7{it.test_id.rpartition('-')[2]}{it.media_port}"
-    steps = (f"Set(__TEST_ID={it.test_id})", f"Set(__BRIDGE_APP={it.app})", "Goto(phones,100,1)")
+    steps = (f"Set(__TEST_ID={it.test_id})", f"Set(__BRIDGE_APPS={it.app})", "Goto(phones,100,1)")
     for priority, step in enumerate(steps, 1):
         said = await trio.to_thread.run_sync(
             command, f"dialplan add extension {extension},{priority},{step} into phones"
