@@ -1,4 +1,4 @@
-"""The command `realtime-bridge`: `serve` calls, `check-config`; and programs of their own: `simulate`, `demo`, `bench`."""
+"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`; and programs of their own: `simulate`, `demo`, `bench`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
+import trio
 
-from bridge import __version__, call_tools, mcp, supervisor, telemetry
+from bridge import __version__, call_tools, doctor, findings, mcp, supervisor, telemetry
 from bridge.config import Config, effective, load_config, located, warnings_of
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
+from bridge.findings import Finding
 from bridge.prices import check_budgets, load_prices
 from bridge.session import masked, session_of
 from bridge.sound_files import load_sounds
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.execv(sys.executable, [sys.executable, "-m", *program[0], *rest])
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.command == "doctor":
+        return _doctor(arguments)
     try:
         settings = _read(arguments)
     except ConfigError as error:
@@ -62,6 +67,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Examine everything and tell it; returns 1 if anything failed."""
+    # What the checks find they tell themselves; the modules' own log lines would stand between.
+    _log.addHandler(logging.NullHandler())
+    _log.propagate = False
+    found: list[Finding] = []
+
+    def report(finding: Finding) -> None:
+        found.append(finding)
+        if not arguments.json:
+            print(findings.shown(finding), flush=True)
+
+    try:
+        settings = _read(arguments)
+        config = settings.load()
+    except ConfigError as error:
+        report(doctor.wrong_configuration(str(error)))
+    else:
+        try:
+            trio.run(partial(doctor.examine, config, report, located=settings.located, model=not arguments.no_model))
+        except KeyboardInterrupt:
+            return 130
+    print(findings.as_json(found) if arguments.json else f"\n{findings.summary(found)}")
+    return int(findings.failed(found))
 
 
 def _serve(settings: _Settings, command: Sequence[str]) -> int:
@@ -154,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
             "take calls until SIGTERM or Ctrl-C, then let the running ones finish; SIGHUP restarts workers in turn",
         ),
         ("check-config", "check the configuration and print every effective setting, secrets hidden"),
+        ("doctor", "check Asterisk, the model and this machine, and say what to do about each trouble"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument(
@@ -162,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; wins over all else"
         )
+        if name == "doctor":
+            command.add_argument("--no-model", action="store_true", help="leave the model alone")
+            command.add_argument("--json", action="store_true", help="what was found as a JSON array")
     for name, (_, text) in _PROGRAMS.items():
         commands.add_parser(name, help=f"{text}: {name} --help", add_help=False)
     return parser

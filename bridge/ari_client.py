@@ -116,8 +116,8 @@ class AriClient:
 
     `on_event` is called synchronously for each event. `on_connected(after_replaced)` runs beside the reading for as long
     as the connection holds and is cancelled with it; `after_replaced` says that another process held the app meanwhile.
-    `on_trouble` is called after each try that failed and each connection that ended. `connect_stream` makes the byte
-    stream of each connection (tests); by default it is TCP, or TLS for `wss://`.
+    `on_trouble` is called after each try that failed and each connection that ended; `trouble` then says why.
+    `connect_stream` makes the byte stream of each connection (tests); by default it is TCP, or TLS for `wss://`.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class AriClient:
         self._answers: dict[str, _Answer] = {}
         self._last_request = 0
         self._replaced = False
+        self.trouble = ""
         self._work = trio.CancelScope()
         self._logged = ""
 
@@ -152,6 +153,7 @@ class AriClient:
         while True:
             began = trio.current_time()
             trouble = await self._hold()
+            self.trouble = trouble or ""
             self._on_trouble()
             if trouble is None:
                 continue  # replaced: it has waited already, on the old socket

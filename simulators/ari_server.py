@@ -68,8 +68,10 @@ def _refuse(status: int, message: str) -> NoReturn:
 class AriServer:
     """One Asterisk. Serve it with `run`, let the bridge come in by `connect`, place calls with `incoming_call`.
 
-    `dialplan` holds the places that exist, as `(context, exten, priority)`. `on_external_media(host, uuid, format)` is
-    called when the bridge asks for media; it may raise `ConnectionRefusedError`. `requests` lists what was asked, in order.
+    `has_events`: res_ari_events is loaded. `read_only`: the user may not change anything. `other_apps`: the Stasis apps of
+    other processes, with their channels. `dialplan` holds the places that exist, as `(context, exten, priority)`.
+    `on_external_media(host, uuid, format)` is called when the bridge asks for media; it may raise
+    `ConnectionRefusedError`. `requests` lists what was asked, in order.
     """
 
     def __init__(
@@ -81,6 +83,9 @@ class AriServer:
         self.version = version
         self.enabled = True
         self.has_func_dialplan = True
+        self.has_events = True
+        self.read_only = False
+        self.other_apps: dict[str, list[str]] = {}
         self.modules = dict.fromkeys(MODULES, "Running")
         self.listener = MemoryListener()
         self.channels: dict[str, FakeChannel] = {}
@@ -109,6 +114,7 @@ class AriServer:
                 process_request=self._authenticate,
                 compression=None,
                 ping_interval=None,
+                server_header=f"Asterisk/{self.version}",
             )
 
     # What happens in the dialplan and on the phones
@@ -182,13 +188,19 @@ class AriServer:
     def _authenticate(self, connection: ServerConnection, request: Request) -> Response | None:
         url = urlsplit(request.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if not self.enabled or url.path != "/ari/events":
+        known = ("/ari/asterisk/info", "/ari/events") if self.has_events else ("/ari/asterisk/info",)
+        if not self.enabled or url.path not in known:
             return connection.respond(HTTPStatus.NOT_FOUND, "Not Found")
         if request.headers.get("Authorization") != self.credentials and query.get("api_key") != self.api_key:
             return connection.respond(HTTPStatus.UNAUTHORIZED, '{"message":"Authentication required"}')
+        if url.path == "/ari/asterisk/info":
+            return connection.respond(HTTPStatus.OK, json.dumps(self._info()))
         if query.get("app") != self.app or query.get("subscribeAll", "false") != "false":
             raise AssertionError(f"the bridge subscribes to {request.path}, expected app={self.app}")
         return None
+
+    def _info(self) -> Json:
+        return {"system": {"version": self.version, "entity_id": "02:fc:00:00:00:01"}}
 
     async def _serve(self, websocket: ServerConnection) -> None:
         self.accepted += 1
@@ -233,9 +245,11 @@ class AriServer:
     def _carry_out(self, method: str, path: list[str], query: dict[str, str]) -> tuple[int, Any]:
         known = _PARAMETERS.get(method) or _PARAMETERS.get(path[-1], set())
         assert query.keys() <= known, f"{method} {path} with unknown parameters {query.keys() - known}"
+        if self.read_only and method != "GET":
+            _refuse(403, "Write access denied")
         match method, path:
             case "GET", ["asterisk", "info"]:
-                return 200, {"system": {"version": self.version, "entity_id": "02:fc:00:00:00:01"}}
+                return 200, self._info()
             case "GET", ["asterisk", "modules"]:
                 return 200, [_module(name, status) for name, status in self.modules.items()]
             case "GET", ["asterisk", "modules", name]:
@@ -269,6 +283,8 @@ class AriServer:
         return 204, None
 
     def _application(self, app: str) -> Json:
+        if app in self.other_apps:
+            return {"name": app, "channel_ids": self.other_apps[app], "bridge_ids": []}
         if app != self.app:
             _refuse(404, "Application not found")
         return {

@@ -12,7 +12,7 @@ BRIDGE = Path(__file__).parent.parent / "bridge"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "words",
-        frozenset({"errors", "config", "toml_lines", "validation", "mcp_servers"})
+        frozenset({"errors", "config", "findings", "toml_lines", "validation", "mcp_servers"})
         | {"session", "session_schema", "session_flat", "session_advice"},
     ),
     (
@@ -66,7 +66,11 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "one call, or one session of a program",
         frozenset({"switchboard", "call", "model_sessions", "live_call", "session_engine", "realtime_session"}),
     ),
-    ("one process, or several", frozenset({"worker_link", "server", "supervisor", "__main__"})),
+    (
+        "one process, or several",
+        frozenset({"worker_link", "server", "supervisor", "__main__"})
+        | {"doctor", "doctor_asterisk", "doctor_media", "doctor_host", "doctor_model"},
+    ),
 )
 LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules}
 # A shell may use another only where the two are one concept in two files.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge import doctor_host
 from bridge.__main__ import main
 
 
@@ -178,6 +179,32 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         port = taken.getsockname()[1]
         assert main(["serve", "--set", f"server.audiosocket_port={port}", "--set", "asterisk.enabled=false"]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_the_doctor_says_what_to_do_and_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_host, "PACING_S", 0.0)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        refused = f"asterisk.url=ws://127.0.0.1:{nobody.getsockname()[1]}"
+        assert main(["doctor", "--no-model", "--set", refused, "--set", "server.audiosocket_port=0"]) == 1
+    out, error = capsys.readouterr()
+    assert "FAIL  asterisk      cannot connect to 127.0.0.1" in out
+    assert "-> is Asterisk running?" in out
+    assert "-     model         not tried: --no-model" in out
+    assert "failed" in out.splitlines()[-1]
+    assert error == ""
+
+
+def test_the_doctor_tells_a_wrong_configuration_to_machines_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "bridge.toml").write_text("[server]\nport = 1", encoding="utf-8")
+    assert main(["doctor", "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert (finding["name"], finding["verdict"]) == ("configuration", "fail")
+    assert finding["text"].startswith("bridge.toml:2: server.port: unknown key")
 
 
 @pytest.mark.parametrize(
