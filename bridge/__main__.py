@@ -1,4 +1,4 @@
-"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`; and programs of their own: `simulate`, `demo`, `bench`."""
+"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`; programs of their own: `simulate`, `demo`, `bench`."""
 
 from __future__ import annotations
 
