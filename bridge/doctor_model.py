@@ -81,7 +81,7 @@ async def check_model(
                 took_s = trio.current_time() - began
                 told = connection.session.get("model")
         except ModelError as error:
-            report(_explain(place, name, error, endpoint))
+            report(_explain(place, name, error, endpoint, config.api_key))
             if error.code in _REMEDIES or isinstance(error, ModelUnreachable):
                 return  # no other agent would fare better
             continue
@@ -94,10 +94,12 @@ async def check_model(
             report(ok(place, text))
 
 
-def _explain(place: str, agent: str, error: ModelError, endpoint: Endpoint) -> Finding:
+def _explain(place: str, agent: str, error: ModelError, endpoint: Endpoint, key: str) -> Finding:
     remedy = _REMEDIES.get(error.code or "")
     if remedy is None and isinstance(error, ModelUnreachable):
         remedy = f"can this machine reach {endpoint.host}? Proxy variables are not used. {_URL}"
     if remedy is None:
         remedy = f"look at [agents.{agent}] and [agents.{agent}.session]; `realtime-bridge check-config` shows what is sent"
-    return fail(place, str(error), remedy)
+    # Servers have been seen to repeat the key.
+    told = str(error).replace(key.strip(), "***") if key.strip() else str(error)
+    return fail(place, told, remedy)

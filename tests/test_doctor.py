@@ -388,6 +388,15 @@ async def test_each_refusal_of_the_model_has_its_remedy(autojump_clock: MockCloc
     assert remedy in finding.remedy
 
 
+async def test_a_server_that_repeats_the_key_does_not_make_us_show_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, kind, _ = REFUSALS["invalid_api_key"]
+    monkeypatch.setitem(REFUSALS, "invalid_api_key", (close, kind, "Incorrect API key provided: sk-hush."))
+    (finding,) = await model_findings(RealtimeServer(Script(), key="another"))
+    assert "Incorrect API key provided: ***" in finding.text
+
+
 async def test_a_session_for_each_agent(autojump_clock: MockClock) -> None:
     server = RealtimeServer(Script(), key="sk-hush")
     found = await model_findings(server, "[agents.sales]\nvoice = 'cedar'")
