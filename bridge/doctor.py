@@ -57,8 +57,12 @@ async def examine(
         return
     for warning in warnings_of(config):
         report(warn("configuration", warning, "see bridge.toml, which explains every key"))
-    agents = ", ".join(config.agents)
-    report(ok("configuration", f"agents: {agents}; model at {endpoint}"))
+    workers = config.server.workers
+    text = f"agents: {', '.join(config.agents)}; model at {endpoint}"
+    if workers > 1:
+        config = config.for_worker(1)
+        text += f". Worker 1 of {workers} is tried; another one: --set server.worker=2"
+    report(ok("configuration", text))
     await doctor_asterisk.check_asterisk(
         config.asterisk, config.server, report, connect_ari=connect_ari, listen=listen
     )
@@ -70,5 +74,5 @@ async def examine(
         report(skipped("model", "not tried: --no-model"))
     report(doctor_host.check_python())
     report(doctor_host.check_files(config.server.max_calls))
-    report(doctor_host.check_memory(config.server.max_calls))
+    report(doctor_host.check_memory(config.server.max_calls * workers))
     report(await doctor_host.check_pacing(doctor_host.PACING_S if pacing_s is None else pacing_s))

@@ -318,6 +318,15 @@ async def test_a_stray_call_at_our_port_is_no_answer_and_no_trouble(autojump_clo
         assert verdicts(await it.findings()) == {"media": "fail", "model": "skipped"}
 
 
+async def test_of_several_workers_the_first_is_tried(autojump_clock: MockClock) -> None:
+    async with practice() as it:
+        found = await it.findings(server__workers="3")
+        assert verdicts(found) == {"model": "skipped"}
+        assert "Worker 1 of 3 is tried" in found["configuration"].text
+        assert "300 calls" in found["memory"].text
+        assert it.addresses == ["127.0.0.1:9092"]
+
+
 async def test_without_ari_only_the_port_is_asked_for(autojump_clock: MockClock) -> None:
     async with practice() as it:
         found = await it.findings(asterisk__enabled="false")
