@@ -7,7 +7,7 @@ The rooms of the house, in the order that data flows; `docs/design.md` tells the
 * decisions without I/O: `conversation` and its parts around `talk`, `responses`, `barge_in`, `continuity`, `history`, `leg`
 * shells, on trio: `audiosocket_leg`, `media_clock`, `uplink`, `realtime_client`, `ari_control`, `tools`, `telemetry`
 * one call: `switchboard`, `model_sessions`, `live_call`, `call`; one process: `server`, `health_server`
-* the command: `__main__`, `doctor`; several processes: `supervisor`, decided in `worker_policy`; what they tell is in `health`
+* commands: `__main__`, `doctor`; several processes: `supervisor`, decided in `worker_policy`; what they tell is in `health`
 * one session of a program: `realtime_session`, `session_engine`; decided in `item_cache`, `tool_turns`, `event_stream`
 
 "Protocol sheet" and section numbers mean `docs/realtime-protocol.md`, numbers like 5.13 `docs/field-reports.md`.
