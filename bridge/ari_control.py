@@ -199,6 +199,7 @@ class AriApp:
         ours = set(application["bridge_ids"]) | {
             bridge["id"] for bridge in bridges if bridge["name"] == self.config.app
         }
+        spoken_to = {channel for bridge in bridges if bridge["id"] in ours for channel in bridge["channels"]}
         owned = {control.bridge_id for control in self._media.values()}
         for bridge_id in sorted(ours - owned) if clear_strangers else ():
             if bridge_id.startswith(BRIDGE_PREFIX):
@@ -218,7 +219,10 @@ class AriApp:
             elif clear_strangers:
                 logger.warning("ARI: continuing channel %s, whose call ended without us, in the dialplan", channel_id)
                 stranger = ChannelControl(self, Channel(id=channel_id), [])
-                await stranger.release(EndReason.INTERNAL_ERROR, "the bridge restarted")
+                if channel_id in spoken_to:
+                    await stranger.release(EndReason.INTERNAL_ERROR, "the bridge restarted")
+                else:  # it came while we were dying: another worker may take it (docs/scale-out.md)
+                    await stranger.release(EndReason.SERVER_DRAINING, "the bridge restarted before it took this call")
 
     async def _check_gone(self, control: ChannelControl) -> None:
         """Tell `control` if its caller is gone indeed: a caller may be listed only just after its StasisStart."""

@@ -1,7 +1,7 @@
 """One process: it listens for AudioSocket connections, serves a Stasis application, and ends without losing a caller.
 
 serve
-|- watch signals                 SIGTERM, SIGINT -> drain: nothing new, running calls finish within `limits.drain_s`
+|- watch signals                 SIGTERM, SIGINT, SIGHUP -> drain: nothing new, running calls finish within `limits.drain_s`
 |- health                        the pages of `health`; of several workers each reports to its supervisor instead
 |- ARI application               one websocket, reconnects for ever
 |- listen for AudioSocket
@@ -46,7 +46,8 @@ _log = logging.getLogger("bridge.server")
 
 OnCall = Callable[[LiveCall], Awaitable[None]]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP: the terminal is gone, or `systemctl reload` where there are no workers to be replaced; it would kill all calls.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +323,7 @@ async def serve(
     supervisor: trio.abc.Stream | None = None,
     task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve calls in this process until SIGTERM or SIGINT, then drain. A second signal ends the running calls at once.
+    """Serve calls in this process until a signal, then drain. A second one, but SIGHUP, ends the running calls at once.
 
     `tools` may be called by the agents; `on_call` is run for each call, beside it (see `live_call`). `supervisor` is the
     worker's end of a `worker_link`: reports go there, and orders come from there, so that any number of signals only
@@ -349,8 +350,8 @@ async def serve(
 
 async def _watch_signals(bridge: Bridge, everything: trio.CancelScope, second_ends: bool) -> None:
     with trio.open_signal_receiver(*_SIGNALS) as signals:
-        async for _ in signals:
-            if second_ends and bridge.switchboard.draining:
+        async for number in signals:
+            if second_ends and bridge.switchboard.draining and number != signal.SIGHUP:
                 everything.cancel()
             bridge.drain()
 

@@ -449,6 +449,20 @@ async def test_what_a_crash_left_behind_is_cleared_by_the_next_start(autojump_cl
             nursery.cancel_scope.cancel()
 
 
+async def test_who_came_while_a_worker_died_is_left_to_another_one(autojump_clock: trio.testing.MockClock) -> None:
+    """The dialplan asks the next worker on `server_draining`; nobody has spoken to this caller yet."""
+    async with running() as setup:
+        ari = setup.ari
+        await setup.joined_call()
+        late = ari.incoming_call()
+        crashed = AriApp(CONFIG, 2.0, lambda control: None, connect_stream=ari.connect)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(crashed.run)
+            assert late.dialplan == Place()
+            assert late.variables["BRIDGE_END_REASON"] == "server_draining"
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_caller_who_is_not_listed_yet_is_not_taken_for_gone(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

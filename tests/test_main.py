@@ -7,12 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from bridge import doctor_host
+from bridge import doctor_host, supervisor
 from bridge.__main__ import main
+from bridge.config import Config
+from bridge.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +180,8 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["serve", "--set", f"server.audiosocket_port={port}", "--set", "asterisk.enabled=false"]) == 2
+        settings = (f"server.audiosocket_port={port}", "asterisk.enabled=false", "server.health_address=")
+        assert main(["serve", *(word for setting in settings for word in ("--set", setting))]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
@@ -205,6 +209,31 @@ def test_the_doctor_tells_a_wrong_configuration_to_machines_too(
     (finding,) = json.loads(capsys.readouterr().out)
     assert (finding["name"], finding["verdict"]) == ("configuration", "fail")
     assert finding["text"].startswith("bridge.toml:2: server.port: unknown key")
+
+
+def test_the_settings_are_read_again_before_workers_are_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text("[server]\nworkers = 2\n")
+
+    def run(config: Config, *, command: Sequence[str], check: Callable[[], object]) -> int:
+        assert config.server.workers == 2
+        assert command[-3:] == ("serve", "--config", "bridge.toml"), "a worker is this command again"
+        check()
+        file.write_text("[server]\nworkers = 2\nmax_calls = 0\n")
+        with pytest.raises(ConfigError, match=r"bridge\.toml:3: server\.max_calls: must be at least 1"):
+            check()
+        file.write_text("[server]\nworkers = 2\n[agents.default.sounds]\nbusy = 'no.wav'\n")
+        with pytest.raises(ConfigError, match=r"bridge\.toml:4: agents\.default\.sounds\.busy"):
+            check()
+        file.unlink()
+        with pytest.raises(ConfigError, match="no such file"):
+            check()
+        return 5
+
+    monkeypatch.setattr(supervisor, "run", run)
+    assert main(["serve", "--config", "bridge.toml"]) == 5
 
 
 @pytest.mark.parametrize(

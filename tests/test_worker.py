@@ -134,6 +134,20 @@ async def test_signals_only_drain_it_however_many(autojump_clock: MockClock) -> 
         assert (await it.house.ended())["reason"] == "caller_hung_up"
 
 
+async def test_a_single_process_drains_on_sighup_however_often(autojump_clock: MockClock) -> None:
+    """`systemctl reload` without workers: systemd starts it again."""
+    async with house(Script.of(Say("A long story.", ms=200_000))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+            await trio.sleep(1)
+        await it.hears_of("draining")
+        assert not it.told("call_ended")
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
 @pytest.mark.parametrize("last_words", [b"", b"nonsense\n"])
 async def test_without_its_supervisor_it_drains(autojump_clock: MockClock, last_words: bytes) -> None:
     async with worker() as it:
