@@ -94,7 +94,6 @@ class Conversation:
         self._server_errors = 0
         # Words often come before the first audio of their item, which makes the turn.
         self._early_words: dict[str, str] = {}
-        self._first_delta_at: float | None = None
         self.appended_ms = 0
         """How much of the caller's audio the present session has been given: the shell counts it up."""
 
@@ -241,7 +240,6 @@ class Conversation:
             return
         talk.step(Step.RESPONSE_CREATED)
         self._early_words.clear()
-        self._first_delta_at = None
         self._tools.response_created()
         self._accounts.clock.response_created(now)
         if talk.closing:
@@ -255,8 +253,8 @@ class Conversation:
         if self._responses.is_discarded(delta.response_id):
             return
         self._accounts.clock.first_delta(now)
-        if self._first_delta_at is None and not self._speech.audible:
-            self._first_delta_at = now
+        if self._talk.first_delta_at is None and not self._speech.audible:
+            self._talk.first_delta_at = now
         sounding = self._speech.sounding
         self._speech.audio(delta, active=delta.response_id == self._responses.active)
         if words := self._early_words.pop(delta.item_id, ""):
@@ -397,11 +395,11 @@ class Conversation:
         if not self._speech.audible:
             self._speech.audible = True
             facts: dict[str, object] = {}
-            if self._first_delta_at is not None:
-                facts["bridge_ms"] = round((now - self._first_delta_at) * 1000, 1)
+            if self._talk.first_delta_at is not None:
+                facts["bridge_ms"] = round((now - self._talk.first_delta_at) * 1000, 1)
                 if self._caller.ended_at is not None:
-                    facts["model_ms"] = round((self._first_delta_at - self._caller.ended_at) * 1000)
-            self._first_delta_at = self._caller.ended_at = None
+                    facts["model_ms"] = round((self._talk.first_delta_at - self._caller.ended_at) * 1000)
+            self._talk.first_delta_at = self._caller.ended_at = None
             self._commands.notice("agent_starts", **facts)
 
     def playout_idle(self, now: float) -> list[Command]:

@@ -49,6 +49,8 @@ class Talk:
         self.lost_at: float | None = None
         self.started_at: float | None = None
         self.activity_at = 0.0
+        # When the audio came that the caller is to hear next; None: it is heard already, or was interrupted.
+        self.first_delta_at: float | None = None
         self._items_made = 0
 
     @property
@@ -105,6 +107,7 @@ class Talk:
             self.responses.discard(active)
         self.responses.expect_nothing()
         self.step(Step.BARGE_IN)
+        self.first_delta_at = None
         cuts, responses = self.speech.flush()
         for response_id in responses:
             # Generated long ago maybe, but deltas that come after `response.done` have been seen.

@@ -989,3 +989,23 @@ def test_a_request_of_the_application_that_nobody_answers_does_not_cost_the_sess
     assert notices(commands, "request_unanswered") == [{}]
     rig.now += 60
     assert acts(rig.it.tick(rig.now)) == []
+
+
+def test_audio_of_a_session_that_was_lost_before_it_was_heard_keeps_its_time() -> None:
+    """The first frame of it leaves after another session has begun to answer; an interruption forgets it."""
+    rig = Rig().greeted()
+    rig.it.connected(rig.now, None)
+    rig.created("R1")
+    rig.delta(400)
+    rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
+    rig.it.connected(rig.now, None)
+    rig.created("R2")
+    assert notices(rig.play(20), "agent_starts") == [{"bridge_ms": 20.0}]
+    rig.delta(400, "R2", "A2")
+    rig.speech_started()
+    rig.done("R2", status="cancelled")
+    rig.speech_stopped()
+    rig.now += 1
+    rig.created("R3")
+    rig.delta(400, "R3", "A3")
+    assert notices(rig.play(20), "agent_starts")[0]["bridge_ms"] == 20.0
