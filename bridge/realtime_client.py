@@ -27,7 +27,7 @@ from bridge import realtime, realtime_errors
 from bridge.config import Realtime
 from bridge.dialect import Translator
 from bridge.endpoint import Endpoint, endpoint_of
-from bridge.errors import ModelError, ModelRejected, ModelUnreachable
+from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
 from bridge.websocket_writer import LightConnection, WebsocketWriter
 
 # At DEBUG the library writes down every header, and so the key; no level of the program's own may make it do so.
@@ -146,7 +146,8 @@ class RealtimeConnection:
         event = realtime.parse_server_event(await self._receive(established=False))
         if isinstance(event, realtime.ErrorEvent):
             error = event.error
-            again = realtime_errors.triage(error) is realtime_errors.Verdict.RETRYABLE
+            retryable = realtime_errors.triage(error) is realtime_errors.Verdict.RETRYABLE
+            again = retryable or isinstance(realtime_errors.error_of(error), ModelLost)
             raise (ModelUnreachable if again else ModelRejected)(
                 f"the Realtime server refused the session: {error.text}", code=error.word
             )

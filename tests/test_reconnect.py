@@ -228,6 +228,19 @@ async def test_one_server_that_accepts_and_says_nothing_does_not_use_up_the_time
         assert (await it.ended())["reason"] == "caller_hung_up"
 
 
+async def test_a_session_that_expires_while_it_is_opened_is_opened_again(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Hello!", ms=300))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        with it.model.faulty(created_after_s=1.0):
+            await it.model.session.drop()
+            await it.model.until(lambda: len(it.model.sessions) == 2)
+            it.model.session.expire()
+        assert (await it.hears_of("session_resumed"))["sessions"] == 2
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
 async def test_sessions_that_only_break_are_not_opened_for_ever(autojump_clock: MockClock) -> None:
     async with house(Script.of(*[Say("Hello!", ms=5000)] * 9)) as it:
         channel, _ = await it.stasis_call()
