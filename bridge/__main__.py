@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bridge import __version__, call_tools, doctor, findings, mcp, supervisor, telemetry
+from bridge import __version__, call_tools, doctor, findings, supervisor, telemetry
 from bridge.config import Config, effective, load_config, located, warnings_of
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
@@ -135,7 +135,7 @@ def _show(config: Config, endpoint: Endpoint) -> None:
         print(f"{key} = {value}")
     print(f"# the model is reached at {endpoint}")
     for name, agent in config.agents.items():
-        session = masked(session_of(agent, [*call_tools.declarations(agent), *mcp.declarations(agent)]))
+        session = masked(session_of(agent, call_tools.tools_of(agent)))
         print(f"\n# session of agent {name}, before the tools of the application:")
         print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
     for warning in _warnings(config, endpoint):

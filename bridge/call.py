@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge import call_tools, mcp, telemetry
+from bridge import call_tools, telemetry
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
 from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
@@ -138,7 +138,7 @@ class _Call:
             caller=control.caller,
             media_format=media_format_name(self._format.rate_hz),
         )
-        own = [*call_tools.declarations(agent), *mcp.declarations(agent), *services.tools.declarations()]
+        own = [*call_tools.tools_of(agent), *services.tools.declarations()]
         self._usage = Usage(services.prices, priced_as=services.realtime.priced_as)
         self._conversation: Dialogue = Conversation(
             agent,

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bridge import mcp
 from bridge.config import Agent, Destination
 
 HANG_UP = "hang_up"
@@ -73,6 +74,12 @@ def declarations(agent: Agent) -> list[dict[str, Any]]:
             }
         )
     return tools
+
+
+def tools_of(agent: Agent) -> list[dict[str, Any]]:
+    """Everything that an agent's profile gives the model to use: the two tools, and its MCP servers (they hold secrets).
+    An application's tools come on top."""
+    return [*declarations(agent), *mcp.declarations(agent)]
 
 
 def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | Misuse | None:

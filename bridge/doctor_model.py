@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from bridge import call_tools, mcp, realtime
+from bridge import call_tools, realtime
 from bridge.config import Agent, Limits, Realtime
 from bridge.endpoint import Endpoint
 from bridge.errors import ModelError, ModelUnreachable
@@ -68,7 +68,7 @@ async def check_model(
         return
     for name, agent in agents.items():
         place = f"model {name}" if len(agents) > 1 else "model"
-        session = realtime.session_update(agent, [*call_tools.declarations(agent), *mcp.declarations(agent)])
+        session = realtime.session_update(agent, call_tools.tools_of(agent))
         began = trio.current_time()
         try:
             async with open_realtime(
