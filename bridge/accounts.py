@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge import realtime
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.dialogue import Commands
 from bridge.latency import CallLatency, TurnClock
 from bridge.usage import Budget, BudgetState, Cost, Usage

@@ -29,7 +29,8 @@ import trio
 from bridge import asterisk_version
 from bridge.ari_client import AriClient, Channel, Message, attempt, together
 from bridge.asterisk_version import media_format
-from bridge.config import DESTINATION, Asterisk
+from bridge.config import Asterisk
+from bridge.destinations import DESTINATION
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 from bridge.leg import ControlDigit, ControlEvent, ControlHungUp

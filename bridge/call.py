@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 import trio
 
 from bridge import call_tools, telemetry
+from bridge.agent import Agent
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
-from bridge.config import Agent, Asterisk, Limits, Realtime, media_format_name
+from bridge.config import Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
 from bridge.dialogue import (
     AskApproval,

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from bridge import mcp
-from bridge.config import Agent, Destination
+from bridge.agent import Agent
+from bridge.destinations import Destination
 
 HANG_UP = "hang_up"
 TRANSFER_CALL = "transfer_call"

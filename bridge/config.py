@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bridge import mcp_servers
+from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.errors import ConfigError
-from bridge.mcp_servers import McpServer
 from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
 from bridge.toml_lines import dotted, line_of, lines_of
@@ -126,71 +126,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_queued_speech_s: float = 600.0
     caller_waits_s: float = 4.0
     caller_waits_repeat_s: float = 8.0
-
-
-class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who decides that the caller has finished: the server's VAD, or with `manual` the caller by two keys.
-
-    `silence_duration_ms` is always sent, since the server's real default (200) is not the documented one (500).
-    """
-
-    type: Literal["server_vad", "semantic_vad", "manual"] = "server_vad"
-    threshold: float = 0.5
-    prefix_padding_ms: int = 300
-    silence_duration_ms: int = 500
-    idle_timeout_ms: int = 0
-    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
-    talk_key: str = "*"
-    send_key: str = "#"
-
-
-class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the agent may send a caller: the model chooses the name by the description, never a number."""
-
-    to: str
-    description: str = ""
-
-
-NO_SOUND = "none"
-
-
-class AgentSounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the bridge itself plays while the model can not speak: a WAV file each, "none" for nothing at all, or empty
-    for the shipped one. The keys are those of `sounds.Sound`; after `load_config` the files' paths are complete."""
-
-    one_moment: str = ""
-    still_there: str = ""
-    busy: str = ""
-    trouble: str = ""
-    filler: str = ""
-
-
-class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One voice agent: who it is, how it speaks, and what it may do.
-
-    `session` holds further fields of the model's session, as they were written; `session.session_of` merges them over
-    what the keys here make, and `session.check_agent` refuses what contradicts them.
-    """
-
-    instructions: str = "You are a friendly voice agent on a phone line. Keep your answers short."
-    greeting: str = "Greet the caller in one short sentence and ask how you can help."
-    voice: str = "marin"
-    speed: float = 1.0
-    turn_detection: TurnDetection = TurnDetection()
-    noise_reduction: Literal["near_field", "far_field", "off"] = "off"
-    transcription_model: str = "gpt-transcribe"
-    transcription_language: str = ""
-    max_output_tokens: int = 0
-    budget_usd: float = 0.0
-    budget_warning: float = 0.8
-    barge_in: Literal["interrupt", "confirm", "off"] = "interrupt"
-    barge_in_confirm_ms: int = 400
-    greeting_barge_in: Literal["interrupt", "off"] = "interrupt"
-    hang_up: bool = True
-    transfers: dict[str, Destination] = {}
-    sounds: AgentSounds = AgentSounds()
-    mcp: list[McpServer] = []
-    session: dict[str, Any] = {}
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -374,10 +309,6 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
     return msgspec.structs.replace(config, agents=agents, realtime=realtime)
 
 
-DESTINATION = re.compile(r"([\w*#+.-]+)(?:@([\w.-]+)(?:,(\w+))?)?", re.ASCII)
-"""Where a caller can be sent in the dialplan: extension, context, priority."""
-# The keys of a phone.
-_KEYS = "0123456789*#ABCD"
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".
 _TOML_LINE = re.compile(r"at line (\d+)")
 
@@ -462,44 +393,8 @@ def _check(config: Config) -> None:
     )
     for name, agent in config.agents.items():
         at = dotted(("agents", name))
-        require(0.25 <= agent.speed <= 1.5, f"{at}.speed", "must be 0.25 to 1.5")
-        require(
-            0 <= agent.max_output_tokens <= 4096, f"{at}.max_output_tokens", "must be 1 to 4096, or 0 for no limit"
-        )
-        require(0 <= agent.budget_usd <= 10_000, f"{at}.budget_usd", "must be 0 (none) to 10000 dollars")
-        require(0 < agent.budget_warning <= 1, f"{at}.budget_warning", "must be above 0, at most 1")
-        detection = agent.turn_detection
-        place = f"{at}.turn_detection"
-        require(0.0 <= detection.threshold <= 1.0, f"{place}.threshold", "must be 0 to 1")
-        require(detection.silence_duration_ms >= 0, f"{place}.silence_duration_ms", "must not be negative")
-        require(detection.prefix_padding_ms >= 0, f"{place}.prefix_padding_ms", "must not be negative")
-        idle_ms = detection.idle_timeout_ms
-        require(
-            idle_ms == 0 or 5000 <= idle_ms <= 30000,
-            f"{place}.idle_timeout_ms",
-            "must be 5000 to 30000, or 0 for never",
-        )
-        require(
-            idle_ms == 0 or detection.type == "server_vad",
-            f"{place}.idle_timeout_ms",
-            'goes with type = "server_vad" only; set it to 0',
-        )
-        for key in ("talk_key", "send_key"):
-            pressed = getattr(detection, key)
-            always = key == "talk_key" and not pressed
-            require(
-                always or (len(pressed) == 1 and pressed in _KEYS), f"{place}.{key}", f"must be one key of {_KEYS}"
-            )
-        require(detection.talk_key != detection.send_key, f"{place}.send_key", "must be another key than talk_key")
-        require(agent.barge_in_confirm_ms >= 0, f"{at}.barge_in_confirm_ms", "must not be negative")
-        for target, destination in agent.transfers.items():
-            require(
-                DESTINATION.fullmatch(destination.to) is not None,
-                f"{dotted(('agents', name, 'transfers', target))}.to",
-                "must be exten, exten@context or exten@context,priority, like 600@phones",
-            )
-        for problem, remedy in mcp_servers.problems(agent.mcp, f"{at}.mcp"):
-            require(False, problem, remedy)
+        for place, remedy in problems(agent, at):
+            require(False, place, remedy)
         check_agent(agent, at)
 
 

@@ -28,9 +28,10 @@ from typing import Any
 
 from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
+from bridge.agent import Agent
 from bridge.barge_in import Reaction
 from bridge.caller_turns import CallerTurns
-from bridge.config import Agent, Limits
+from bridge.config import Limits
 from bridge.dialogue import Command, DropSession, EndCall, State, Step, TransferCall
 from bridge.ending import EndReason, reason_for
 from bridge.history import History, Speaker

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import trio
 
 from bridge import call_tools, realtime
-from bridge.config import Agent, Limits, Realtime
+from bridge.agent import Agent
+from bridge.config import Limits, Realtime
 from bridge.endpoint import Endpoint
 from bridge.errors import ModelError, ModelUnreachable
 from bridge.findings import Finding, fail, ok, warn

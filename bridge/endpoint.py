@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from bridge.config import OPEN_PARAMETERS, Agent, Realtime, masked_url
+from bridge.agent import Agent
+from bridge.config import OPEN_PARAMETERS, Realtime, masked_url
 from bridge.dialect import Dialect
 from bridge.errors import ConfigError
 

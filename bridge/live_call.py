@@ -20,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.dialogue import AskApproval, Command, Dialogue, EndCall, Notice, RunTool, TransferCall
 from bridge.ending import EndReason
 from bridge.errors import ConfigError

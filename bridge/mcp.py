@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.mcp_servers import McpServer
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.errors import ModelProtocolError
 from bridge.realtime_mcp import McpError, McpEvent, McpToolInfo
 from bridge.session import session_of

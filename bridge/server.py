@@ -22,11 +22,12 @@ from uuid import UUID, uuid4
 import trio
 
 from bridge import telemetry
+from bridge.agent import Agent
 from bridge.ari_control import AriApp, ChannelControl
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
-from bridge.config import Agent, Config
+from bridge.config import Config
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
 from bridge.health import CallCounts, Report, WorkerHealth

@@ -21,8 +21,8 @@ from bridge.toml_lines import dotted
 from bridge.validation import converted, unplain
 
 if TYPE_CHECKING:
-    # `config` imports this module to check agents; what an agent is stands there.
-    from bridge.config import Agent
+    # `config` imports this module to check agents.
+    from bridge.agent import Agent
 
 PCM_FORMAT: Mapping[str, object] = {"type": "audio/pcm", "rate": 24000}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bridge.config import NO_SOUND, Agent
+from bridge.agent import NO_SOUND, Agent
 from bridge.errors import ConfigError
 from bridge.sounds import Recording, Sound, Sounds, decode_wav
 

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import trio
 
-from bridge.config import Agent, MediaFormat
+from bridge.agent import Agent
+from bridge.config import MediaFormat
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
 from bridge.lateness import Lateness

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge import realtime
+from bridge.agent import Agent
 from bridge.barge_in import SEMANTIC_WAIT_S, BargeIn
-from bridge.config import Agent, Limits
+from bridge.config import Limits
 from bridge.dialogue import TRANSITIONS, ClearLegAudio, Commands, State, Step
 from bridge.endgame import Endgame
 from bridge.errors import ModelProtocolError

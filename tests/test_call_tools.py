@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bridge import call_tools
+from bridge.agent import Agent
 from bridge.call_tools import HangUp, Misuse, Transfer
-from bridge.config import Agent, Destination
+from bridge.destinations import Destination
 
 SALES = Destination(to="600@phones", description="the sales team")
 AGENT = Agent(transfers={"sales": SALES, "night": Destination(to="601")})

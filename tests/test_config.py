@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bridge.config import Agent, Config, effective, load_config, warnings_of
+from bridge.agent import Agent
+from bridge.config import Config, effective, load_config, warnings_of
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
 from bridge.session import session_of

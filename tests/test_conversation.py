@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from bridge.agent import Agent
 from bridge.audio import PcmFormat
 from bridge.caller_turns import DIGIT_PAUSE_S, SPEECH_MARGIN_S
-from bridge.config import Agent, Destination, Limits
+from bridge.config import Limits
 from bridge.conversation import Conversation
+from bridge.destinations import Destination
 from bridge.dialogue import (
     TRANSITIONS,
     AskApproval,

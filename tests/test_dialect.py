@@ -10,7 +10,7 @@ from openai.types.beta.realtime import RealtimeClientEvent as BetaClientEvent
 from sdk_types import CLIENT, check, check_server, classes, extras
 
 from bridge import realtime, realtime_errors
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.dialect import Dialect, Translator
 from bridge.errors import ModelProtocolError, ModelRejected
 

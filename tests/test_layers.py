@@ -12,7 +12,9 @@ BRIDGE = Path(__file__).parent.parent / "bridge"
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "words",
-        frozenset({"errors", "config", "findings", "toml_lines", "validation", "mcp_servers"})
+        frozenset(
+            {"errors", "config", "agent", "destinations", "findings", "toml_lines", "validation", "mcp_servers"}
+        )
         | {"session", "session_schema", "session_flat", "session_advice"},
     ),
     (

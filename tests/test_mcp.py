@@ -9,7 +9,8 @@ import pytest
 from sdk_types import CLIENT, check
 
 from bridge import mcp, realtime, realtime_mcp
-from bridge.config import Agent, effective, load_config
+from bridge.agent import Agent
+from bridge.config import effective, load_config
 from bridge.errors import ConfigError
 from bridge.mcp import Approval
 from bridge.mcp_servers import McpServer

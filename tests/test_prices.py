@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config import Agent, Realtime, load_config
+from bridge.agent import Agent
+from bridge.config import Realtime, load_config
 from bridge.errors import ConfigError
 from bridge.prices import BUNDLED, Rates, check_budgets, load_prices, parse_prices
 

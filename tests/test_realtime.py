@@ -9,7 +9,8 @@ import pytest
 from sdk_types import CLIENT, check
 
 from bridge import call_tools, realtime
-from bridge.config import Agent, Destination, TurnDetection
+from bridge.agent import Agent, TurnDetection
+from bridge.destinations import Destination
 from bridge.errors import ModelProtocolError
 from bridge.history import message_item, output_item
 

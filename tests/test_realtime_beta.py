@@ -21,7 +21,8 @@ from sdk_types import classes, extras
 from trio.testing import MockClock
 
 from bridge import realtime
-from bridge.config import Agent, Realtime
+from bridge.agent import Agent
+from bridge.config import Realtime
 from bridge.errors import ModelError, ModelRejected
 from bridge.realtime_client import RealtimeConnection, open_realtime
 from simulators.memory import MemoryListener

@@ -17,7 +17,8 @@ from websockets.http11 import Request, Response
 from websockets.trio.server import ServerConnection, serve
 
 from bridge import realtime, realtime_errors
-from bridge.config import Agent, Realtime
+from bridge.agent import Agent
+from bridge.config import Realtime
 from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
 from bridge.realtime_client import RealtimeConnection, open_realtime
 from simulators.memory import MemoryListener, memory_stream_pair

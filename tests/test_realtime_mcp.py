@@ -12,7 +12,7 @@ import pytest
 from sdk_types import CLIENT, check, check_server
 
 from bridge import mcp, realtime
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.mcp import Approval
 from bridge.mcp_servers import McpApprovals, McpFilter, McpServer
 from bridge.realtime_mcp import McpCallFailed, McpListed, McpListFailed, McpListing

@@ -18,9 +18,11 @@ from model_client import Client, dialled, serving
 from sdk_types import CLIENT, SERVER, check_client
 
 from bridge import call_tools, realtime
+from bridge.agent import Agent, TurnDetection
 from bridge.audio import PcmFormat
-from bridge.config import Agent, Destination, Limits, TurnDetection
+from bridge.config import Limits
 from bridge.conversation import Conversation
+from bridge.destinations import Destination
 from bridge.dialogue import Command, SendEvent
 from bridge.history import ToolUse, message_item, output_item
 from bridge.live_call import LiveCall

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from sdk_types import CLIENT, check
 
 from bridge import call_tools
-from bridge.config import Agent, Config, Destination, Realtime, TurnDetection, load_config, warnings_of
+from bridge.agent import Agent, TurnDetection
+from bridge.config import Config, Realtime, load_config, warnings_of
+from bridge.destinations import Destination
 from bridge.errors import ConfigError
 from bridge.session import checked, masked, merged, session_of
 from simulators.realtime_rules import check_client_event

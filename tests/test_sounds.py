@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from test_audio import db, pcm_of, samples_of, spectrum, tone
 
+from bridge.agent import Agent, AgentSounds
 from bridge.audio import PcmFormat, resampled, rms_dbfs, stereo_to_mono
-from bridge.config import Agent, AgentSounds, load_config
+from bridge.config import load_config
 from bridge.errors import ConfigError
 from bridge.sound_files import load_sounds
 from bridge.sounds import LINE_RATES_HZ, Sound, Sounds, decode_wav

@@ -19,7 +19,7 @@ from sdk_types import CLIENT, check
 from trio.testing import MockClock
 
 from bridge import realtime
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.errors import ConfigError
 from bridge.tools import MAX_OUTPUT_CHARS, MAX_THREADS, Tool, ToolContext, ToolRegistry
 from simulators.model_script import Call, Say, Script

@@ -6,7 +6,7 @@ import pytest
 
 from asterisk.compare import Match, compare, from_first_loud, loud_span_ms, tone_share
 from asterisk.line import Line, Phone
-from bridge.config import Agent
+from bridge.agent import Agent
 from bridge.sound_files import load_sounds
 from bridge.sounds import Sound
 from simulators.model_script import tone
