@@ -10,12 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import destinations, mcp_servers
+from bridge import destinations, keys, mcp_servers
 from bridge.destinations import Destination
+from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
-
-# The keys of a telephone.
-KEYS = "0123456789*#ABCD"
 
 
 class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +69,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     greeting_barge_in: Literal["interrupt", "off"] = "interrupt"
     hang_up: bool = True
     transfers: dict[str, Destination] = {}
+    keys: dict[str, str] = {}
     sounds: AgentSounds = AgentSounds()
     mcp: list[McpServer] = []
     session: dict[str, Any] = {}
@@ -78,40 +77,37 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     """What is wrong with a profile whose table is `at`, as (place, remedy)."""
-    detection, keys = agent.turn_detection, f"{at}.turn_detection"
+    detection, turns = agent.turn_detection, f"{at}.turn_detection"
     idle_ms = detection.idle_timeout_ms
     rows = [
         (0.25 <= agent.speed <= 1.5, f"{at}.speed", "must be 0.25 to 1.5"),
         (0 <= agent.max_output_tokens <= 4096, f"{at}.max_output_tokens", "must be 1 to 4096, or 0 for no limit"),
         (0 <= agent.budget_usd <= 10_000, f"{at}.budget_usd", "must be 0 (none) to 10000 dollars"),
         (0 < agent.budget_warning <= 1, f"{at}.budget_warning", "must be above 0, at most 1"),
-        (0.0 <= detection.threshold <= 1.0, f"{keys}.threshold", "must be 0 to 1"),
-        (detection.silence_duration_ms >= 0, f"{keys}.silence_duration_ms", "must not be negative"),
-        (detection.prefix_padding_ms >= 0, f"{keys}.prefix_padding_ms", "must not be negative"),
+        (0.0 <= detection.threshold <= 1.0, f"{turns}.threshold", "must be 0 to 1"),
+        (detection.silence_duration_ms >= 0, f"{turns}.silence_duration_ms", "must not be negative"),
+        (detection.prefix_padding_ms >= 0, f"{turns}.prefix_padding_ms", "must not be negative"),
         (
             idle_ms == 0 or 5000 <= idle_ms <= 30000,
-            f"{keys}.idle_timeout_ms",
+            f"{turns}.idle_timeout_ms",
             "must be 5000 to 30000, or 0 for never",
         ),
         (
             idle_ms == 0 or detection.type == "server_vad",
-            f"{keys}.idle_timeout_ms",
+            f"{turns}.idle_timeout_ms",
             'goes with type = "server_vad" only; set it to 0',
         ),
         (
             not detection.talk_key or is_key(detection.talk_key),
-            f"{keys}.talk_key",
+            f"{turns}.talk_key",
             f"must be one key of {KEYS}",
         ),
-        (is_key(detection.send_key), f"{keys}.send_key", f"must be one key of {KEYS}"),
-        (detection.talk_key != detection.send_key, f"{keys}.send_key", "must be another key than talk_key"),
+        (is_key(detection.send_key), f"{turns}.send_key", f"must be one key of {KEYS}"),
+        (detection.talk_key != detection.send_key, f"{turns}.send_key", "must be another key than talk_key"),
         (agent.barge_in_confirm_ms >= 0, f"{at}.barge_in_confirm_ms", "must not be negative"),
     ]
     yield from ((place, remedy) for right, place, remedy in rows if not right)
     yield from destinations.problems(agent.transfers, f"{at}.transfers")
+    manual = {detection.talk_key: "talk_key", detection.send_key: "send_key"} if detection.type == "manual" else {}
+    yield from keys.problems(agent.keys, f"{at}.keys", destinations=agent.transfers, turn_keys=manual)
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
-
-
-def is_key(text: str) -> bool:
-    """Whether this is one key of a telephone."""
-    return len(text) == 1 and text in KEYS

@@ -15,6 +15,7 @@ import msgspec
 from bridge import mcp
 from bridge.agent import Agent
 from bridge.destinations import Destination
+from bridge.dialogue import TransferCall
 
 HANG_UP = "hang_up"
 TRANSFER_CALL = "transfer_call"
@@ -95,6 +96,11 @@ def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | Mi
         known = ", ".join(agent.transfers)
         return Misuse(f"there is no destination {wanted!r}; the destinations are: {known}")
     return None
+
+
+def transfer_to(agent: Agent, name: str, call_id: str = "") -> TransferCall:
+    """The hand-over to a destination that the agent has; `call_id` is that of the model's call, if it was one."""
+    return TransferCall(call_id, name, agent.transfers[name].to)
 
 
 def _parsed(arguments: str) -> Mapping[str, Any]:

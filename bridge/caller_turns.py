@@ -1,4 +1,4 @@
-"""What the caller does: speaks (by the server's VAD, or between two keys), presses keys, or says nothing.
+"""What the caller does: speaks (by the server's VAD, or between two keys), or says nothing.
 
 With `own_answers` (manual turns, and every barge-in policy but `interrupt`) the server only commits the caller's turns, and
 the bridge asks for each answer; else the server answers by itself, and only owes us a response.
@@ -15,8 +15,6 @@ from bridge.history import Speaker
 from bridge.responses import Ask
 from bridge.talk import Talk
 
-# Keys pressed within this time of each other are told to the model as one entry; `#` ends an entry at once.
-DIGIT_PAUSE_S = 1.5
 # Speech begins before the server's VAD is sure of it: what is sent again to a new session starts this much earlier.
 SPEECH_MARGIN_S = 0.6
 # After a silence that the server told of, its own prompt begins within this time, or does not.
@@ -42,8 +40,6 @@ class CallerTurns:
         self._idle_prompts = 0
         # Turns that nobody spoke: noises, and the silences that the server answers. Their transcripts come all the same.
         self._unspoken: set[str] = set()
-        self._digits = ""
-        self._digit_at = 0.0
         self.ended_at: float | None = None
         self.unheard_item = ""
         self.unheard_from: float | None = None
@@ -148,8 +144,6 @@ class CallerTurns:
         self.unheard_from = None
 
     def tick(self, now: float) -> None:
-        if self._digits and now - self._digit_at >= DIGIT_PAUSE_S:
-            self._digits_entered(now)
         self._react(self._talk.barge_in.tick(now), now)
 
     def _react(self, reaction: Reaction, now: float) -> None:
@@ -168,20 +162,22 @@ class CallerTurns:
 
     # Keys ------------------------------------------------------------------------------------------------------------
 
-    def digit(self, digit: str, now: float) -> None:
-        """A key: for the model, or, with manual turns, where a turn begins and ends."""
-        keys = self._talk.agent.turn_detection
+    def active(self, now: float) -> None:
+        """The caller is there: does something else than speak."""
         self._talk.activity_at = now
         self._idle_prompts = 0
+
+    def key(self, digit: str, now: float) -> bool:
+        """A key. False: it is none of those where a manual turn begins and ends."""
+        keys = self._talk.agent.turn_detection
+        self.active(now)
         if self._manual and digit == keys.talk_key:
             self._begin_turn(now)
         elif self._manual and digit == keys.send_key:
             self._end_turn(now)
         else:
-            self._digits += digit
-            self._digit_at = now
-            if digit == "#" and self._talk.started_at is not None:
-                self._digits_entered(now)
+            return False
+        return True
 
     def _begin_turn(self, now: float) -> None:
         """The talk key. Nobody but us interrupts with manual turns (section 3.4)."""
@@ -240,13 +236,6 @@ class CallerTurns:
             # It comes again as another item, and is understood only then.
             self._talk.history.forget(self.unheard_item)
             self.unheard_item = ""
-
-    def _digits_entered(self, now: float) -> None:
-        digits, self._digits = self._digits, ""
-        self._talk.commands.notice("caller_pressed", count=len(digits))
-        self._talk.write(Speaker.CALLER, f"(The caller pressed these keys: {' '.join(digits)})")
-        self._accounts.clock.prompted(now)
-        self._talk.responses.want(Ask())
 
 
 def _ms(value: float | None) -> int | None:

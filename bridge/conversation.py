@@ -18,7 +18,7 @@ by seconds. The server cancels by itself when the caller speaks (`interrupt_resp
 websocket: what was heard is told from the ledger (protocol sheet 3.6).
 
 Here inputs are dispatched, and everything about responses, the line, time and the end is decided. The rest has its own
-file: `talk` (the common ground), `caller_turns`, `tool_use`, `takeover`, `accounts`, `application`.
+file: `talk` (the common ground), `caller_turns`, `caller_keys`, `tool_use`, `takeover`, `accounts`, `application`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
 from bridge.agent import Agent
 from bridge.barge_in import Reaction
+from bridge.caller_keys import CallerKeys
 from bridge.caller_turns import CallerTurns
 from bridge.config import Limits
 from bridge.dialogue import Command, DropSession, EndCall, State, Step, TransferCall
@@ -88,6 +89,7 @@ class Conversation:
         self._endgame = self._talk.endgame
         self._accounts = Accounts(agent, self._commands, usage=usage, turns=turns or CallLatency(), model=model)
         self._caller = CallerTurns(self._talk, self._accounts)
+        self._keys = CallerKeys(self._talk, self._accounts, self._caller)
         self._tools = ToolUse(self._talk, self._accounts)
         self._takeover = Takeover(self._talk, self._caller, self._tools)
         self._waiting = Waiting(self._talk, self._tools, sounds or Sounds({}), playout.format.rate_hz)
@@ -337,9 +339,9 @@ class Conversation:
     # What others do --------------------------------------------------------------------------------------------------
 
     def caller_digit(self, digit: str, now: float) -> list[Command]:
-        """A key that the caller pressed: for the model, or, with manual turns, where a turn begins and ends."""
-        if not self._talk.closing:
-            self._caller.digit(digit, now)
+        """A key that the caller pressed. One that ends the call does so at once: the agent is cut short for it."""
+        if end := self._keys.pressed(digit, now):
+            self._close_now(end, now)
         return self._take(now)
 
     def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]:
@@ -441,6 +443,7 @@ class Conversation:
         if talk.started_at is None:
             return self._take(now)
         self._caller.tick(now)
+        self._keys.tick(now)
         self._tools.tick(now)
         if now - talk.started_at >= limits.max_duration_s:
             self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
@@ -499,6 +502,17 @@ class Conversation:
                 self._speech.resume()
             if self._speech.silent and not self._responses.wanted:
                 self._drained(now)
+
+    def _close_now(self, command: EndCall | TransferCall, now: float) -> None:
+        """End the call with `command` without waiting for the agent's words, its goodbye included."""
+        if self._endgame.closing and not self._endgame.instead(command):
+            return
+        self._talk.interrupt()
+        self._accounts.clock.interrupted(now)
+        if self._endgame.closing:
+            self._drained(now)
+        else:
+            self._close(command, now)
 
     def _end(self, reason: EndReason, detail: str) -> None:
         self._commands.do(EndCall(reason, detail))

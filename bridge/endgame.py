@@ -39,6 +39,13 @@ class Endgame:
         self._last_word = None
         return True
 
+    def instead(self, command: EndCall | TransferCall) -> bool:
+        """End the call with `command`, whatever was decided before. False: that is being carried out already."""
+        if self._closing is None or self._closing.issued:
+            return False
+        self._closing.command = command
+        return True
+
     def reopen(self) -> None:
         """The hand-over did not work: the call goes on."""
         self._closing = None

@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from bridge.agent import Agent
+from bridge.call_tools import transfer_to
 from bridge.dialogue import AskApproval, Command, Dialogue, EndCall, Notice, RunTool, TransferCall
 from bridge.ending import EndReason
 from bridge.errors import ConfigError
@@ -126,11 +127,10 @@ class LiveCall:
     def transfer(self, destination: str) -> None:
         """Hand the caller over to a destination of the agent's profile, when everything said so far has been heard.
         Raises `ConfigError` for an unknown one."""
-        target = self._agent.transfers.get(destination)
-        if target is None:
+        if destination not in self._agent.transfers:
             known = ", ".join(self._agent.transfers) or "none"
             raise ConfigError(f"agent {self.agent_name} has no destination {destination!r}; known: {known}")
-        self._ends(TransferCall("", destination, target.to))
+        self._ends(transfer_to(self._agent, destination))
 
     def _ends(self, command: EndCall | TransferCall) -> None:
         self._apply(self._conversation.application_ends(command, self._clock()))

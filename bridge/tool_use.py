@@ -76,8 +76,8 @@ class ToolUse:
                     self.answer(call_id, "Not done: the caller started to speak.")
                 case call_tools.HangUp(reason=why):
                     end = end or EndCall(EndReason.AGENT_HUNG_UP, why)
-                case call_tools.Transfer(name=target, destination=destination):
-                    end = end or TransferCall(call_id, target, destination.to)
+                case call_tools.Transfer(name=target):
+                    end = end or call_tools.transfer_to(self._talk.agent, target, call_id)
                 case call_tools.Misuse(message=message):
                     self.answer(call_id, message)
                     self._talk.responses.want(Ask())

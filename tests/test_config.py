@@ -37,14 +37,16 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
 
     assert keys(defaults) - keys(written) == {
         ".agents.default.transfers",
+        ".agents.default.keys",
         ".agents.default.mcp",
         ".agents.default.session",
         ".routes",
     }
     # What is commented out must be right as well.
-    uncommented = re.sub(r"(?m)^#(\[|[a-z_.]+ =)", r"\1", text) + "[agents.sales]\n"
+    uncommented = re.sub(r"(?m)^#(\[|[a-z_.0-9]+ =|\"[*#]\" =)", r"\1", text) + "[agents.sales]\n"
     config = load_config(uncommented, {})
     assert config.agents["default"].transfers["reception"].to == "600@phones"
+    assert config.agents["default"].keys["0"] == "transfer reception"
     assert config.routes[0].agent == "sales"
     mcp = tomllib.loads(uncommented)["agents"]["default"]["mcp"][0]
     assert keys(mcp) == keys(msgspec.to_builtins(McpServer(server_label="")))

@@ -12,7 +12,8 @@ import pytest
 
 from bridge.agent import Agent
 from bridge.audio import PcmFormat
-from bridge.caller_turns import DIGIT_PAUSE_S, SPEECH_MARGIN_S
+from bridge.caller_keys import DIGIT_PAUSE_S
+from bridge.caller_turns import SPEECH_MARGIN_S
 from bridge.config import Limits
 from bridge.conversation import Conversation
 from bridge.destinations import Destination

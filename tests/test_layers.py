@@ -15,7 +15,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"errors", "config", "agent", "destinations", "findings", "toml_lines", "validation", "mcp_servers"}
         )
-        | {"session", "session_schema", "session_flat", "session_advice"},
+        | {"session", "session_schema", "session_flat", "session_advice"}
+        | {"keys"},
     ),
     (
         "protocols",
@@ -45,6 +46,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "endgame",
                 "talk",
                 "caller_turns",
+                "caller_keys",
                 "tool_use",
                 "uplink_audio",
                 "takeover",
