@@ -35,15 +35,21 @@ class Packet:
 
 @dataclass
 class Earpiece:
-    """What came. `others`: payload types that are not G.711 mu-law."""
+    """What came. `digits`: keys that were pressed at the far end; `others`: payload types that are neither."""
 
     packets: list[Packet] = field(default_factory=list)
+    digits: str = ""
     others: list[int] = field(default_factory=list)
+    _digit_at: int | None = None
 
     def take(self, rtp: bytes, now: float) -> None:
         _, kind, sequence, timestamp, ssrc = struct.unpack_from(">BBHII", rtp)
         if kind & 127 == PCMU:
             self.packets.append(Packet(now, sequence, timestamp, ssrc, ulaw_to_pcm(rtp[12:])))
+        elif kind & 127 == TELEPHONE_EVENT:
+            if timestamp != self._digit_at:  # all packets of one event have one timestamp
+                self.digits += _DIGITS[rtp[12]]
+            self._digit_at = timestamp
         else:
             self.others.append(kind & 127)
 
@@ -71,13 +77,19 @@ class Earpiece:
 
 @dataclass
 class Telephone:
-    """Collects what it is to send, and sends it once it is answered (`run`). Time goes on with everything that is added."""
+    """Collects what it is to send, and sends it once it is answered (`run`). Time goes on with everything that is added.
 
+    `live`: it sends silence whenever it has nothing else, so that what is added later goes out at once.
+    """
+
+    live: bool = False
     heard: Earpiece = field(default_factory=Earpiece)
     packets: list[tuple[float, bytes]] = field(default_factory=list)
     _at_s: float = 0.0
     _sequence: int = 1000
     _timestamp: int = 160000
+    _exchange: tuple[str, int] | None = None
+    _connected: trio.Event = field(default_factory=trio.Event)
 
     def say(self, pcm_8k: bytes) -> None:
         """Speech, PCM16 at 8 kHz, in packets of 20 ms."""
@@ -107,20 +119,33 @@ class Telephone:
         self._at_s += _FRAME_S if takes else 0.0
 
     async def run(self, task_status: trio.TaskStatus[int]) -> None:
-        """Be on the line until cancelled: what was collected is sent from the first packet on that comes, and to where that
-        came from, as Asterisk does it too (`rtp_symmetric`). Started with the UDP port on which it listens."""
+        """Be on the line until cancelled. What was collected is sent from `connect` on, or else from the first packet that
+        comes, to where that came from, as Asterisk does it (`rtp_symmetric`). Started with the UDP port of this end."""
         with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as line:
             await line.bind(("127.0.0.1", 0))
             task_status.started(line.getsockname()[1])
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, line)
                 while True:
                     rtp, exchange = await line.recvfrom(2048)
-                    if not self.heard.packets:
-                        nursery.start_soon(self._send, line, exchange)
+                    if self._exchange is None:
+                        self.connect(exchange)
                     self.heard.take(rtp, trio.current_time())
 
-    async def _send(self, line: trio.socket.SocketType, exchange: tuple[str, int]) -> None:
+    def connect(self, exchange: tuple[str, int]) -> None:
+        """The line is open: send to this address from now on."""
+        self._exchange = exchange
+        self._connected.set()
+
+    async def _send(self, line: trio.socket.SocketType) -> None:
+        await self._connected.wait()
         began = trio.current_time()
-        for at_s, rtp in self.packets:
+        sent = 0
+        while sent < len(self.packets) or self.live:
+            if sent == len(self.packets):
+                self.be_silent(20)
+            at_s, rtp = self.packets[sent]
+            assert self._exchange is not None
             await trio.sleep_until(began + at_s)
-            await line.sendto(rtp, exchange)
+            await line.sendto(rtp, self._exchange)
+            sent += 1
