@@ -77,13 +77,17 @@ class Message(msgspec.Struct, frozen=True):
     """Anything that Asterisk sends: an event, or the answer to a request. What we do not use is left out.
 
     `soft` marks a ChannelHangupRequest from inside Asterisk (ARI, AMI, shutdown): its `cause` is then a set of internal
-    flags (32: asked for), not a Q.850 cause. `message_body` is JSON in a string.
+    flags (32: asked for), not a Q.850 cause. `peer` is whom a Dial event is about, `replace_channel` the one in whose place
+    a channel enters (a telephone passed the call on). `message_body` is JSON in a string.
     """
 
     type: str
     channel: Channel | None = None
+    peer: Channel | None = None
+    replace_channel: Channel | None = None
     args: list[str] = []
     digit: str = ""
+    dialstatus: str = ""
     cause: int = 0
     cause_txt: str = ""
     soft: bool = False

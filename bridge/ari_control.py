@@ -26,11 +26,14 @@ from uuid import UUID
 
 import trio
 
-from bridge import asterisk_version
+from bridge import ari_checks, asterisk_version
 from bridge.ari_client import AriClient, Channel, Message, attempt, together
+from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
+from bridge.ari_joined import Joined
+from bridge.ari_target import CONSULT_PREFIX, DialledTarget
 from bridge.asterisk_version import media_format
 from bridge.config import Asterisk
-from bridge.destinations import DESTINATION
+from bridge.destinations import DESTINATION, Destination
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 from bridge.leg import ControlDigit, ControlEvent, ControlHungUp
@@ -74,6 +77,8 @@ class AriApp:
         self._callers: dict[str, ChannelControl] = {}
         self._media: dict[str, ChannelControl] = {}
         self._unfinished: dict[str, ChannelControl] = {}
+        self._outgoing: dict[str, OutgoingChannel] = {}
+        self._joined: set[Joined] = set()
         self._settled = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -140,10 +145,18 @@ class AriApp:
         return bool(answer["status"] == "Running")
 
     def _on_event(self, event: Message) -> None:
-        channel = event.channel
+        channel = event.channel or event.peer
         if channel is None:
             return
-        if channel.id.startswith(MEDIA_PREFIX):
+        if joined := self._joined_with(channel.id, event):
+            if event.channel is not None:
+                joined.event(event, self._soon)
+        elif outgoing := self._outgoing.get(channel.id):
+            outgoing.event(event)
+        elif channel.id.startswith(OUTGOING_PREFIX):
+            if event.type == "StasisStart":  # its call ended while Asterisk made it
+                self._soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
+        elif channel.id.startswith(MEDIA_PREFIX):
             if control := self._media.get(channel.id):
                 control.media_event(event)
             elif event.type == "StasisStart":  # its call ended while Asterisk still dialled us
@@ -166,6 +179,31 @@ class AriApp:
     def _soon(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(function, *arguments)
+
+    def _joined_with(self, channel_id: str, event: Message) -> Joined | None:
+        ids = {channel_id, event.replace_channel.id if event.replace_channel is not None else channel_id}
+        return next((joined for joined in self._joined if joined.channel_ids & ids), None)
+
+    def expect_outgoing(self, channel: OutgoingChannel) -> None:
+        """Route the events of a channel that we are about to make."""
+        self._outgoing[channel.channel_id] = channel
+
+    def forget_outgoing(self, channel: OutgoingChannel) -> None:
+        """That channel is over, or somebody else's."""
+        self._outgoing.pop(channel.channel_id, None)
+
+    def look_after(self, joined: Joined) -> None:
+        """These two talk to each other from here on."""
+        self._joined.add(joined)
+
+    def forget_joined(self, joined: Joined) -> None:
+        """They have parted."""
+        self._joined.discard(joined)
+
+    @property
+    def transferred(self) -> int:
+        """How many callers talk to whom they were transferred to, in our app."""
+        return len(self._joined)
 
     def expect_media(self, media_id: str, control: ChannelControl) -> None:
         """Route the events of the media channel `media_id` to `control`, from before it exists."""
@@ -193,22 +231,35 @@ class AriApp:
         for control in callers:
             if control.channel_id not in present:
                 await self._check_gone(control)
-        for media_id in present if clear_strangers else ():
-            if media_id.startswith(MEDIA_PREFIX) and media_id not in self._media:
-                logger.warning("ARI: hanging up the media channel %s, which belongs to no call", media_id)
-                await attempt(self.request("DELETE", f"channels/{media_id}"))
+        for joined in list(self._joined):
+            for gone in joined.channel_ids - present:
+                joined.left(gone, self._soon)
         ours = set(application["bridge_ids"]) | {
             bridge["id"] for bridge in bridges if bridge["name"] == self.config.app
         }
+        if clear_strangers:
+            self._adopt(bridges, ours)
+        together = {channel_id for joined in self._joined for channel_id in joined.channel_ids}
+        for channel_id in present - together - self._media.keys() - self._outgoing.keys() if clear_strangers else ():
+            if channel_id.startswith((MEDIA_PREFIX, OUTGOING_PREFIX)):
+                logger.warning("ARI: hanging up the channel %s, which belongs to no call", channel_id)
+                await attempt(self.request("DELETE", f"channels/{channel_id}"))
         spoken_to = {channel for bridge in bridges if bridge["id"] in ours for channel in bridge["channels"]}
-        owned = {control.bridge_id for control in self._media.values()}
+        owned = {control.bridge_id for control in self._media.values()} | {
+            joined.bridge_id for joined in self._joined
+        }
         for bridge_id in sorted(ours - owned) if clear_strangers else ():
-            if bridge_id.startswith(BRIDGE_PREFIX):
+            consults = bridge_id.startswith(CONSULT_PREFIX) and self._consults(bridge_id)
+            if bridge_id.startswith((BRIDGE_PREFIX, CONSULT_PREFIX)) and not consults:
                 logger.warning("ARI: destroying the bridge %s, which belongs to no call", bridge_id)
                 await attempt(self.request("DELETE", f"bridges/{bridge_id}"))
         for channel_id in [unfinished for unfinished in self._unfinished if unfinished not in present]:
             del self._unfinished[channel_id]
-        strangers = [channel_id for channel_id in sorted(present) if not channel_id.startswith(MEDIA_PREFIX)]
+        strangers = [
+            channel_id
+            for channel_id in sorted(present - together)
+            if not channel_id.startswith((MEDIA_PREFIX, OUTGOING_PREFIX))
+        ]
         if any(channel_id not in self._callers for channel_id in strangers):
             await trio.sleep(_STRANDED_S)
         for channel_id in strangers:
@@ -224,6 +275,24 @@ class AriApp:
                     await stranger.release(EndReason.INTERNAL_ERROR, "the bridge restarted")
                 else:  # it came while we were dying: another worker may take it (docs/scale-out.md)
                     await stranger.release(EndReason.SERVER_DRAINING, "the bridge restarted before it took this call")
+
+    def _adopt(self, bridges: list[dict[str, Any]], ours: set[str]) -> None:
+        """Look after who was transferred by a process that is gone: two in a bridge of ours, one of them dialled by us."""
+        known = {joined.bridge_id for joined in self._joined} | {
+            control.bridge_id for control in self._media.values()
+        }
+        for bridge in bridges:
+            members = set(bridge["channels"])
+            dialled = {channel_id for channel_id in members if channel_id.startswith(OUTGOING_PREFIX)}
+            callers = {channel_id for channel_id in members - dialled if not channel_id.startswith(MEDIA_PREFIX)}
+            theirs = bridge["id"] in ours and bridge["id"].startswith(BRIDGE_PREFIX) and bridge["id"] not in known
+            if theirs and len(members) == 2 and len(dialled) == len(callers) == 1:
+                logger.info("ARI: looking after the transferred call in %s again", bridge["id"])
+                self.look_after(Joined(self, callers.pop(), dialled.pop(), bridge["id"]))
+
+    def _consults(self, bridge_id: str) -> bool:
+        """Whether a transfer of one of our calls is being talked over there."""
+        return any(bridge_id.startswith(f"{CONSULT_PREFIX}{control.call_name}-") for control in self._media.values())
 
     async def _check_gone(self, control: ChannelControl) -> None:
         """Tell `control` if its caller is gone indeed: a caller may be listed only just after its StasisStart."""
@@ -264,6 +333,7 @@ class ChannelControl:
         self._continuing = False
         self._withheld: ControlHungUp | None = None
         self._hung_up = False
+        self._targets = 0
         self._farewell: tuple[ChannelAction, str, str] | None = None
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
 
@@ -271,6 +341,21 @@ class ChannelControl:
     def caller(self) -> str:
         """Number and name of the caller as far as known: `1001 Alice`."""
         return f"{self._party.number} {self._party.name}".strip()
+
+    @property
+    def party(self) -> tuple[str, str]:
+        """Number and name of the caller, each as far as known."""
+        return self._party.number, self._party.name
+
+    @property
+    def call_name(self) -> str:
+        """The call's UUID, as the names of its bridge and channels have it."""
+        return self.bridge_id.removeprefix(BRIDGE_PREFIX)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the caller has left our app or is about to, in whatever way."""
+        return self._gone or self._hung_up
 
     async def prepare_media(self, call_id: UUID, media_format: str) -> None:
         """Make the mixing bridge, and let Asterisk open the AudioSocket connection that will name `call_id`.
@@ -334,12 +419,9 @@ class ChannelControl:
         reported any more, and `release` leaves the channel alone. Raises `ControlError`: still ours. Cancelled, it may
         have been accepted.
         """
-        parts = DESTINATION.fullmatch(destination)
-        if parts is None:
-            raise ControlRefused(f"{destination!r} is not exten, exten@context or exten@context,priority", status=400)
-        exten, context, priority = parts[1], parts[2] or self._context, parts[3] or "1"
+        exten, context, priority = self.place_of(destination)
         uri = f"channels/{self.channel_id}"
-        if await self._has_extension(context, exten, priority) is False:
+        if await ari_checks.has_extension(self._app, self.channel_id, context, exten, priority) is False:
             raise ControlRefused(f"the dialplan has no {exten}@{context},{priority}", status=422)
         await self._set_variables("transferred", destination)
         self._continuing = True
@@ -352,6 +434,33 @@ class ChannelControl:
             if self._withheld is not None:
                 self._report(self._withheld)
             raise
+        self._gone = True
+
+    def place_of(self, destination: str) -> tuple[str, str, str]:
+        """Extension, context and priority of `exten@context,priority`; by default the context that the call came from, and
+        1. Raises `ControlRefused` for what is no such place."""
+        parts = DESTINATION.fullmatch(destination)
+        if parts is None:
+            raise ControlRefused(f"{destination!r} is not exten, exten@context or exten@context,priority", status=400)
+        return parts[1], parts[2] or self._context, parts[3] or "1"
+
+    async def check(self, destination: Destination) -> str:
+        """See `leg.CallControl`: whether the dialplan, the endpoint, the queue, the mailbox are there."""
+        return await ari_checks.check(self._app, self, destination)
+
+    async def refer(self, address: str, referred_by: str) -> None:
+        """See `leg.CallControl`."""
+        raise ControlUnavailable("not yet")
+
+    def target(self, destination: Destination) -> DialledTarget:
+        """Somebody to be dialled for this caller."""
+        self._targets += 1
+        return DialledTarget(self._app, self, destination, self._targets)
+
+    def hand_over(self, target_id: str) -> None:
+        """The caller talks to this channel from here on, in the call's bridge: it is no call of ours any more."""
+        self._app.look_after(Joined(self._app, self.channel_id, target_id, self.bridge_id))
+        self.bridge_id = ""
         self._gone = True
 
     async def next_event(self) -> ControlEvent:
@@ -406,22 +515,6 @@ class ChannelControl:
         elif where:
             where |= {"extension": "s", "priority": "1"}
         return await attempt(app.request("POST", f"{uri}/continue", **where))
-
-    async def _has_extension(self, context: str, exten: str, priority: str) -> bool | None:
-        """Whether the dialplan has this place; None where it can not say (func_dialplan not loaded)."""
-        question = f"DIALPLAN_EXISTS({context},{exten},{priority})"
-        try:
-            answer = await self._app.request("GET", f"channels/{self.channel_id}/variable", variable=question)
-        except ControlRefused as error:
-            if error.status == 404:
-                raise
-            logger.warning(
-                "ARI: can not tell whether %s@%s,%s exists, and Asterisk hangs up a caller who is sent to nowhere; "
-                "load func_dialplan.so (%s)",
-                *(exten, context, priority, error),
-            )
-            return None
-        return str(answer["value"]) != "0"
 
     async def _set_variables(self, reason: str, detail: str) -> None:
         """Raises `ControlError`. One request each: the plural form is younger than many an Asterisk."""

@@ -32,6 +32,8 @@ from bridge.config import Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
 from bridge.dialogue import (
     AskApproval,
+    Briefed,
+    CheckTransfer,
     ClearLegAudio,
     Command,
     Dialogue,
@@ -47,7 +49,7 @@ from bridge.dialogue import (
     TransferCall,
 )
 from bridge.ending import Ending, EndReason, reason_for
-from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
+from bridge.errors import ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import (
     CallControl,
     CallerAudio,
@@ -66,7 +68,9 @@ from bridge.prices import PriceTable, load_prices
 from bridge.realtime_client import ConnectStream
 from bridge.session import session_of
 from bridge.sounds import Sounds
+from bridge.tones import RingingTone
 from bridge.tools import ToolContext, ToolRegistry
+from bridge.transfer import Transfers
 from bridge.uplink import Uplink
 from bridge.uplink_audio import UplinkAudio
 from bridge.usage import Usage
@@ -161,6 +165,8 @@ class _Call:
             conversation=self._conversation,
             apply=self._apply,
         )
+        self._ringing_tone: RingingTone | None = None
+        self._transfers = Transfers(control, self._conversation, self._apply, self._ending, self._ring)
         self._model = ModelSessions(
             services.realtime,
             self._limits,
@@ -233,12 +239,16 @@ class _Call:
                 self._apply(self._conversation.playout_idle(now))
             if self._model.listening and now - self._audio.heard_at >= UPLINK_GAP_S:
                 self._offer_audio(self._to_model.process(self._format.silence))
-            return self._format.silence
+            return self._format.silence if self._ringing_tone is None else self._ringing_tone.next_frame()
         self._spoke_at = now
         if not self._audible:
             self._audible = True
             self._apply(self._conversation.playout_started(now))
         return frame
+
+    def _ring(self, on: bool) -> None:
+        """The caller hears a telephone ring, where the agent says nothing."""
+        self._ringing_tone = RingingTone(self._format) if on else None
 
     def _pressed(self, digit: str) -> None:
         """A key. What was said before it goes first: with manual turns a key ends the caller's turn."""
@@ -337,14 +347,8 @@ class _Call:
         self._ending.declare(command.reason, command.detail, code=command.code)
 
     async def _transfer(self, command: TransferCall) -> None:
-        """Act, then declare: a caller who could not be handed over is still ours."""
         await self._last_word_heard()
-        try:
-            await self._control.transfer(command.to)
-        except ControlError as error:
-            self._apply(self._conversation.transfer_failed(command.call_id, str(error), trio.current_time()))
-        else:
-            self._ending.declare(EndReason.TRANSFERRED, command.name)
+        await self._transfers.carry_out(command)
 
     # Carrying out ----------------------------------------------------------------------------------------------------
 
@@ -376,6 +380,10 @@ class _Call:
                     self._model.swap()
                 case ResendAudio(since_s=since_s, until_s=until_s):
                     self._conversation.appended_ms += self._audio.say_again(since_s, until_s)
+                case CheckTransfer(transfer=transfer):
+                    self._tasks.start_soon(self._transfers.check, transfer)
+                case Briefed(told=told):
+                    self._transfers.briefed(told)
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
                 case ClearLegAudio():

@@ -61,21 +61,25 @@ def declarations(agent: Agent) -> list[dict[str, Any]]:
             }
         )
     if agent.transfers:
-        choices = "; ".join(f"{name}: {it.description or it.to}" for name, it in agent.transfers.items())
-        tools.append(
-            {
-                "type": "function",
-                "name": TRANSFER_CALL,
-                "description": "Connect the caller with somebody else. Tell the caller first. Destinations: "
-                + choices,
-                "parameters": {
-                    "type": "object",
-                    "properties": {"destination": {"type": "string", "enum": list(agent.transfers)}},
-                    "required": ["destination"],
-                },
-            }
-        )
+        tools.append(_transfer_tool(agent.transfers))
     return tools
+
+
+def _transfer_tool(transfers: Mapping[str, Destination]) -> dict[str, Any]:
+    choices = "; ".join(f"{name}: {it.description or it.where}" for name, it in transfers.items())
+    properties: dict[str, Any] = {"destination": {"type": "string", "enum": list(transfers)}}
+    if dialled := [name for name, it in transfers.items() if it.number]:
+        properties["number"] = {
+            "type": "string",
+            "description": f"The number to call, digits only. For these destinations and no others: {', '.join(dialled)}",
+        }
+    return {
+        "type": "function",
+        "name": TRANSFER_CALL,
+        "description": "Connect the caller with somebody else. Call this without announcing it: whether it is possible is "
+        "found out first, and then you are told what to say. Destinations: " + choices,
+        "parameters": {"type": "object", "properties": properties, "required": ["destination"]},
+    }
 
 
 def tools_of(agent: Agent) -> list[dict[str, Any]]:
@@ -90,17 +94,25 @@ def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | Mi
         # Ending a call must not fail over broken arguments: they hold nothing but a comment.
         return HangUp(str(_parsed(arguments).get("reason", "")))
     if name == TRANSFER_CALL and agent.transfers:
-        wanted = _parsed(arguments).get("destination")
-        if isinstance(wanted, str) and wanted in agent.transfers:
-            return Transfer(wanted, agent.transfers[wanted])
-        known = ", ".join(agent.transfers)
-        return Misuse(f"there is no destination {wanted!r}; the destinations are: {known}")
+        return _transfer(agent.transfers, _parsed(arguments))
     return None
 
 
-def transfer_to(agent: Agent, name: str, call_id: str = "") -> TransferCall:
+def transfer_to(agent: Agent, name: str, call_id: str = "", number: str = "") -> TransferCall:
     """The hand-over to a destination that the agent has; `call_id` is that of the model's call, if it was one."""
-    return TransferCall(call_id, name, agent.transfers[name].to)
+    return TransferCall(call_id, name, agent.transfers[name].at(number))
+
+
+def _transfer(transfers: Mapping[str, Destination], arguments: Mapping[str, Any]) -> Transfer | Misuse:
+    wanted, number = arguments.get("destination"), str(arguments.get("number") or "")
+    if not isinstance(wanted, str) or wanted not in transfers:
+        return Misuse(f"there is no destination {wanted!r}; the destinations are: {', '.join(transfers)}")
+    destination = transfers[wanted]
+    if not destination.number:
+        return Transfer(wanted, destination)
+    if not destination.takes(number):
+        return Misuse(f"{wanted} can not be connected with the number {number!r}; ask the caller for another one")
+    return Transfer(wanted, destination.at(number))
 
 
 def _parsed(arguments: str) -> Mapping[str, Any]:

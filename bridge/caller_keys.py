@@ -47,7 +47,7 @@ class CallerKeys:
             case keys.HangUp():
                 talk.commands.notice("caller_key", action="hang_up")
                 return EndCall(EndReason.AGENT_HUNG_UP, "the caller pressed the key that ends the call")
-            case _ if talk.closing:
+            case _ if talk.leaving:
                 return None
             case keys.Ignore():
                 self._turns.active(now)

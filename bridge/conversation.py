@@ -35,6 +35,7 @@ from bridge.caller_turns import CallerTurns
 from bridge.config import Limits
 from bridge.dialogue import Command, DropSession, EndCall, State, Step, TransferCall
 from bridge.ending import EndReason, reason_for
+from bridge.handover import Handover
 from bridge.history import History, Speaker
 from bridge.latency import CallLatency
 from bridge.playout import PlayoutQueue
@@ -92,6 +93,7 @@ class Conversation:
         self._keys = CallerKeys(self._talk, self._accounts, self._caller)
         self._tools = ToolUse(self._talk, self._accounts)
         self._takeover = Takeover(self._talk, self._caller, self._tools)
+        self._handover = Handover(self._talk, self._tools)
         self._waiting = Waiting(self._talk, self._tools, sounds or Sounds({}), playout.format.rate_hz)
         self._configured: Mapping[str, Any] = {}
         self._server_errors = 0
@@ -116,7 +118,7 @@ class Conversation:
     @property
     def wants_audio(self) -> bool:
         """Whether the caller's audio goes to the model: not while the agent takes leave, nor before the talk key."""
-        return not self._talk.closing and self._caller.wants_audio
+        return not self._talk.leaving and self._caller.wants_audio
 
     # The session -----------------------------------------------------------------------------------------------------
 
@@ -194,13 +196,13 @@ class Conversation:
             case realtime.AudioDone(response_id=response_id):
                 # The response may go on for long without a sound (a tool's arguments): its last samples are due now.
                 self._speech.finish_item(response_id)
-            case realtime.SpeechStarted() as event if not self._talk.closing:
+            case realtime.SpeechStarted() as event if not self._talk.leaving:
                 self._caller.speech_started(event, now)
             case realtime.SpeechStopped() as event:
                 self._caller.speech_stopped(event, now, self.appended_ms)
-            case realtime.Committed(item_id=item_id) if not self._talk.closing:
+            case realtime.Committed(item_id=item_id) if not self._talk.leaving:
                 self._caller.committed(item_id, now)
-            case realtime.TimeoutTriggered(item_id=item_id) if not self._talk.closing:
+            case realtime.TimeoutTriggered(item_id=item_id) if not self._talk.leaving:
                 if end := self._caller.nothing_said(item_id):
                     self._close(end, now)
             case realtime.CallerTranscriptDelta(item_id=item_id, delta=text) if text:
@@ -287,9 +289,9 @@ class Conversation:
             self._takeover.progress()
             if not interrupted:
                 self._caller.answered()
-        end = self._tools.carry_out(response, now, interrupted=interrupted)
+        end: EndCall | TransferCall | None = self._tools.carry_out(response, now, interrupted=interrupted)
         if end is None and not interrupted and not failed:
-            end = self._endgame.said(self._responses.asked)
+            end = self._endgame.said(self._responses.asked) or self._handover.response_done(self._responses.asked)
         if end is not None:
             self._close(end, now)
         else:
@@ -354,10 +356,25 @@ class Conversation:
         self._tools.approval_given(request_id, approve, reason, now)
         return self._take(now)
 
+    def transfer_checked(self, transfer: TransferCall, problem: str, known: str, now: float) -> list[Command]:
+        """Whether a transfer is possible; `problem`: why not, `known`: what is worth telling about it."""
+        if (ready := self._handover.checked(transfer, problem, known, now)) is not None:
+            self._close(ready, now)
+        return self._take(now)
+
+    def target_answered(self, transfer: TransferCall, now: float) -> list[Command]:
+        """Somebody took the call and hears us instead of the caller, who is on hold: `Briefed` says when they know."""
+        self._handover.target_answered(transfer, now)
+        self._takeover.reopen()
+        return self._take(now)
+
     def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]:
         """The hand-over did not work: the caller is still ours, and the model hears why."""
         talk = self._talk
+        if talk.state is State.ANNOUNCING:
+            talk.interrupt()  # the rest of a summary is not for the caller
         talk.step(Step.STAY)
+        self._handover.stay()
         self._endgame.reopen()
         self._takeover.reopen()
         talk.activity_at = now
@@ -422,6 +439,7 @@ class Conversation:
         greeted = not (self._responses.busy or self._responses.owed or self._takeover.resumes)
         if self._talk.protected and self._talk.started_at is not None and greeted:
             self._unprotect()
+        self._handover.drained()
         if self._speech.idle and (command := self._endgame.drained()):
             self._commands.do(command)
 
@@ -447,7 +465,9 @@ class Conversation:
         self._tools.tick(now)
         if now - talk.started_at >= limits.max_duration_s:
             self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
-        elif self._endgame.closing:
+        elif self._handover.overdue(now):
+            self._unsaid(now)
+        elif self._endgame.closing and not self._handover.speaking:
             if command := self._endgame.tick(now, idle=self._speech.idle):
                 self._commands.do(command)
         elif end := self._endgame.overdue(now):
@@ -487,14 +507,22 @@ class Conversation:
         end = EndCall(reason, detail, code)
         if self._talk.started_at is None:
             self._commands.do(end)
+        elif self._handover.speaking:
+            self._unsaid(now)  # the caller is to go on elsewhere anyway
         elif not self._endgame.closing:
             if self._waiting.say_sorry():
                 self._close(end, now)
             else:
                 self._commands.do(end)
 
+    def _unsaid(self, now: float) -> None:
+        """The words that belong to a transfer can not be said: do it without them."""
+        if (transfer := self._handover.give_up()) is not None:
+            self._close(transfer, now)
+
     def _close(self, command: EndCall | TransferCall, now: float) -> None:
         """The call is to end with `command`, but only after the caller has heard everything. The first one counts."""
+        self._handover.stay()
         if self._endgame.close(command, now):
             self._talk.step(Step.CLOSE)
             self._responses.forget()

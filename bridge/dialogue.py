@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bridge.destinations import Destination
 from bridge.ending import EndReason
 
 
@@ -20,6 +21,7 @@ class State(enum.Enum):
     RESPONDING = "responding"
     INTERRUPTED = "interrupted"
     CLOSING = "closing"
+    ANNOUNCING = "announcing"
 
 
 class Step(enum.Enum):
@@ -29,11 +31,13 @@ class Step(enum.Enum):
     BARGE_IN = "barge-in"
     RESPONSE_DONE = "response done"
     CLOSE = "the agent takes leave"
+    ANNOUNCE = "the caller is to be told of a transfer"
+    BRIEF = "who takes the call is to be told about the caller"
     STAY = "the transfer failed"
     SESSION_LOST = "the model's session is gone"
 
 
-_L, _R, _I, _C = State.LISTENING, State.RESPONDING, State.INTERRUPTED, State.CLOSING
+_L, _R, _I, _C, _A = State.LISTENING, State.RESPONDING, State.INTERRUPTED, State.CLOSING, State.ANNOUNCING
 TRANSITIONS: Mapping[tuple[State, Step], State] = {
     (_L, Step.RESPONSE_CREATED): _R, (_R, Step.RESPONSE_CREATED): _R,
     (_I, Step.RESPONSE_CREATED): _R, (_C, Step.RESPONSE_CREATED): _C,
@@ -41,7 +45,10 @@ TRANSITIONS: Mapping[tuple[State, Step], State] = {
     (_L, Step.RESPONSE_DONE): _L, (_R, Step.RESPONSE_DONE): _L,
     (_I, Step.RESPONSE_DONE): _L, (_C, Step.RESPONSE_DONE): _C,
     (_L, Step.CLOSE): _C, (_R, Step.CLOSE): _C, (_I, Step.CLOSE): _C, (_C, Step.CLOSE): _C,
-    (_C, Step.STAY): _L,
+    (_C, Step.STAY): _L, (_A, Step.STAY): _L,
+    (_L, Step.ANNOUNCE): _A, (_R, Step.ANNOUNCE): _A, (_I, Step.ANNOUNCE): _A, (_C, Step.BRIEF): _A,
+    (_A, Step.RESPONSE_CREATED): _A, (_A, Step.RESPONSE_DONE): _A, (_A, Step.BARGE_IN): _A,
+    (_A, Step.SESSION_LOST): _A, (_A, Step.CLOSE): _C,
     (_L, Step.SESSION_LOST): _L, (_R, Step.SESSION_LOST): _L,
     (_I, Step.SESSION_LOST): _L, (_C, Step.SESSION_LOST): _C,
 }  # fmt: skip
@@ -75,11 +82,29 @@ class AskApproval:
 
 @dataclass(frozen=True, slots=True)
 class TransferCall:
-    """Hand the caller over, then declare it; on failure answer with `Conversation.transfer_failed`."""
+    """Hand the caller over to a destination (its `{number}` filled in), then declare it; on failure answer with
+    `Dialogue.transfer_failed`. A warm one is briefed in between: `Dialogue.target_answered`, then `Briefed`.
+
+    `call_id` is that of the function call, which has no output yet; empty: there is none, or it has been answered.
+    """
 
     call_id: str
     name: str
-    to: str
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTransfer:
+    """Can the caller be handed over like this? Answer with `Dialogue.transfer_checked`, whatever happens."""
+
+    transfer: TransferCall
+
+
+@dataclass(frozen=True, slots=True)
+class Briefed:
+    """Who is to take the call has heard the summary; `told` is False where the model could not give one."""
+
+    told: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +165,9 @@ Command = (
     SendEvent
     | RunTool
     | AskApproval
+    | CheckTransfer
     | TransferCall
+    | Briefed
     | ClearLegAudio
     | OpenSession
     | DropSession
@@ -210,6 +237,10 @@ class Dialogue(Protocol):
     def application_event(self, event: Mapping[str, Any], now: float) -> list[Command]: ...
 
     def application_ends(self, command: EndCall | TransferCall, now: float) -> list[Command]: ...
+
+    def transfer_checked(self, transfer: TransferCall, problem: str, known: str, now: float) -> list[Command]: ...
+
+    def target_answered(self, transfer: TransferCall, now: float) -> list[Command]: ...
 
     def transfer_failed(self, call_id: str, message: str, now: float) -> list[Command]: ...
 

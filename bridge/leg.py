@@ -6,11 +6,13 @@ call without control, or the memory streams of a test. `tests/leg_contract.py` i
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from bridge.audio import PcmFormat
+from bridge.destinations import Destination
 from bridge.ending import EndReason, Farewell
 
 
@@ -95,6 +97,55 @@ class ControlHungUp:
 ControlEvent = ControlDigit | ControlHungUp
 
 
+class DialOutcome(enum.StrEnum):
+    """What became of a call that we placed. The value is the word for people and records."""
+
+    ANSWERED = "answered"
+    BUSY = "busy"
+    NO_ANSWER = "no answer"
+    REJECTED = "rejected"
+    UNREACHABLE = "not reachable"
+    CANCELLED = "hung up before the answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """How dialling ended; `detail` in Asterisk's words, `cause` Q.850 (0: none told)."""
+
+    outcome: DialOutcome
+    detail: str = ""
+    cause: int = 0
+
+
+class TransferTarget(Protocol):
+    """Somebody who is called to take over a caller: rung, perhaps consulted, then joined with the caller or released.
+
+    `release` at the end in any case. The media of the call is where the agent speaks to: the caller at first.
+    """
+
+    async def ring(self, music: str) -> Dialled:
+        """Call them; the caller hears `music` (a class of Asterisk's), where that is not empty, from here on. Returns when
+        they have answered, or will not. Raises `ControlError`."""
+        ...
+
+    async def consult(self) -> None:
+        """They have answered: the agent speaks to them, the caller waits on hold. Raises `ControlError`."""
+        ...
+
+    async def next_event(self) -> ControlEvent:
+        """A key that they pressed, or their hang-up, which is the last event."""
+        ...
+
+    async def join(self) -> None:
+        """Join them with the caller, without the agent. The two stay together whatever becomes of this call, and the
+        control has nothing to release any more but the media. Raises `ControlError`: nobody is joined."""
+        ...
+
+    async def release(self) -> None:
+        """Hang them up, unless they are joined, and give the caller back to the agent. Idempotent, never raises."""
+        ...
+
+
 class CallControl(Protocol):
     """What the PBX can do for one call."""
 
@@ -117,11 +168,27 @@ class CallControl(Protocol):
         """Answer the caller's channel and join it with the media. Raises `ControlError`. Idempotent."""
         ...
 
+    async def check(self, destination: Destination) -> str:
+        """Find out whether a caller could be sent there. Returns what is worth telling about it ("3 callers wait before
+        you"), mostly nothing. Raises `ControlError` with the reason why not, in words for the agent."""
+        ...
+
     async def transfer(self, destination: str) -> None:
         """Send the caller to `destination` (`exten`, `exten@context` or `exten@context,priority`) in the dialplan.
 
         Returns when Asterisk has accepted; the caller is then no longer ours. Raises `ControlError`: still ours.
         """
+        ...
+
+    async def refer(self, address: str, referred_by: str) -> None:
+        """Have the caller's own telephone or trunk call `address` (SIP) instead of us; `referred_by` may be empty.
+
+        Returns when that has worked; the caller is then no longer ours. Raises `ControlError`: still ours.
+        """
+        ...
+
+    def target(self, destination: Destination) -> TransferTarget:
+        """Somebody to be dialled at the `endpoint` of this destination. Raises `ControlError` where there is no control."""
         ...
 
     async def next_event(self) -> ControlEvent:

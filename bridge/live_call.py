@@ -124,13 +124,18 @@ class LiveCall:
         """End the call when everything said so far has been heard."""
         self._ends(EndCall(EndReason.AGENT_HUNG_UP, reason))
 
-    def transfer(self, destination: str) -> None:
-        """Hand the caller over to a destination of the agent's profile, when everything said so far has been heard.
-        Raises `ConfigError` for an unknown one."""
-        if destination not in self._agent.transfers:
+    def transfer(self, destination: str, number: str = "") -> None:
+        """Hand the caller over to a destination of the agent's profile, when everything said so far has been heard;
+        `number` where the destination takes one. Raises `ConfigError` for what is unknown."""
+        target = self._agent.transfers.get(destination)
+        if target is None:
             known = ", ".join(self._agent.transfers) or "none"
             raise ConfigError(f"agent {self.agent_name} has no destination {destination!r}; known: {known}")
-        self._ends(transfer_to(self._agent, destination))
+        if target.number and not target.takes(number):
+            raise ConfigError(
+                f"destination {destination!r} takes a number that matches {target.number}, not {number!r}"
+            )
+        self._ends(transfer_to(self._agent, destination, number=number))
 
     def _ends(self, command: EndCall | TransferCall) -> None:
         self._apply(self._conversation.application_ends(command, self._clock()))

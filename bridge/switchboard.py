@@ -16,10 +16,11 @@ import trio
 
 from bridge.agent import Agent
 from bridge.config import MediaFormat
+from bridge.destinations import Destination
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
 from bridge.lateness import Lateness
-from bridge.leg import CallControl, ControlEvent
+from bridge.leg import CallControl, ControlEvent, TransferTarget
 
 DRAINING = "the bridge is being stopped"
 
@@ -35,12 +36,24 @@ class NoCallControl:
         """The dialplan has answered already."""
         await trio.lowlevel.checkpoint()
 
-    async def transfer(self, destination: str) -> None:
+    async def check(self, destination: Destination) -> str:
         """Raises `ControlUnavailable`: only the dialplan can send this caller elsewhere."""
         await trio.lowlevel.checkpoint()
-        raise ControlUnavailable(
-            f"no transfer to {destination}: this call came by AudioSocket() or Dial(), not by Stasis()"
-        )
+        raise _no_way(destination.where)
+
+    async def transfer(self, destination: str) -> None:
+        """Raises `ControlUnavailable`."""
+        await trio.lowlevel.checkpoint()
+        raise _no_way(destination)
+
+    async def refer(self, address: str, referred_by: str) -> None:
+        """Raises `ControlUnavailable`."""
+        await trio.lowlevel.checkpoint()
+        raise _no_way(address)
+
+    def target(self, destination: Destination) -> TransferTarget:
+        """Raises `ControlUnavailable`."""
+        raise _no_way(destination.where)
 
     async def next_event(self) -> ControlEvent:
         """Waits for ever: nothing is reported but by the media connection."""
@@ -50,6 +63,10 @@ class NoCallControl:
     async def release(self, reason: EndReason, detail: str) -> None:
         """Nothing is held."""
         await trio.lowlevel.checkpoint()
+
+
+def _no_way(where: str) -> ControlUnavailable:
+    return ControlUnavailable(f"no transfer to {where}: this call came by AudioSocket() or Dial(), not by Stasis()")
 
 
 @dataclass(slots=True)

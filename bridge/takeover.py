@@ -76,7 +76,7 @@ class Takeover:
         )
         self._break_off(now)
         talk.lost_at, talk.session_stands = now, False
-        if again and not talk.endgame.closing:
+        if again and not talk.closing:
             self.reopen()
         return again
 
@@ -143,7 +143,7 @@ class Takeover:
         self._tell_history(leave_out=caller.unheard_item if again else "")
         gap_ms = 0 if lost_at is None else round((now - lost_at) * 1000)
         talk.commands.notice("session_resumed", sessions=self._sessions, gap_ms=gap_ms)
-        if not talk.closing:
+        if not talk.leaving:
             caller.say_again(now if lost_at is None else lost_at)
         if self._resume_with is not None or (again and not talk.barge_in.speaking):
             talk.responses.want(self._resume_with or Ask(), now + RESENT_WAIT_S if again else 0.0)

@@ -59,6 +59,11 @@ class Talk:
         """The agent takes leave."""
         return self.state is State.CLOSING
 
+    @property
+    def leaving(self) -> bool:
+        """The agent hears nobody: it takes leave, or says what comes before that (`handover`)."""
+        return self.state in (State.CLOSING, State.ANNOUNCING)
+
     def step(self, step: Step) -> None:
         """Change the state by the table; raises `ModelProtocolError` for what it does not know."""
         if (self.state, step) not in TRANSITIONS:

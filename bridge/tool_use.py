@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bridge import call_tools, mcp, realtime, realtime_mcp
 from bridge.accounts import Accounts
-from bridge.dialogue import AskApproval, EndCall, RunTool, TransferCall
+from bridge.dialogue import AskApproval, CheckTransfer, EndCall, RunTool, TransferCall
 from bridge.ending import EndReason
 from bridge.history import output_item
 from bridge.mcp import Approval
@@ -32,6 +32,8 @@ class ToolUse:
         self._mcp_running: set[str] = set()
         self._follow_up_at: float | None = None
         self.running: set[str] = set()
+        self.announced: set[str] = set()
+        """Calls of transfer_call whose response also spoke to the caller."""
 
     @property
     def busy(self) -> bool:
@@ -51,9 +53,7 @@ class ToolUse:
         if item.type == "mcp_approval_request":
             self._approve(item, now)
 
-    def carry_out(
-        self, response: realtime.Response, now: float, *, interrupted: bool
-    ) -> EndCall | TransferCall | None:
+    def carry_out(self, response: realtime.Response, now: float, *, interrupted: bool) -> EndCall | None:
         """The response is done: carry out its calls. Returns how the call is to end, if one of them says so.
 
         A call that the caller talked into must not end the call.
@@ -62,7 +62,7 @@ class ToolUse:
             it.call_id: it for it in response.output if it.type == "function_call" and it.call_id
         }
         self._of_response = {}
-        end: EndCall | TransferCall | None = None
+        end: EndCall | None = None
         if response.status not in ("completed", "incomplete"):
             return None
         for item in calls.values():
@@ -76,23 +76,37 @@ class ToolUse:
                     self.answer(call_id, "Not done: the caller started to speak.")
                 case call_tools.HangUp(reason=why):
                     end = end or EndCall(EndReason.AGENT_HUNG_UP, why)
-                case call_tools.Transfer(name=target):
-                    end = end or call_tools.transfer_to(self._talk.agent, target, call_id)
+                case call_tools.Transfer() if end is not None or self._talk.leaving:
+                    self.answer(call_id, "Not done: the call is ending.")
+                case call_tools.Transfer(name=target, destination=destination):
+                    if self._talk.speech.received(response.id):
+                        self.announced.add(call_id)
+                    self._start(call_id, now)
+                    self._talk.commands.do(CheckTransfer(TransferCall(call_id, target, destination)))
                 case call_tools.Misuse(message=message):
                     self.answer(call_id, message)
                     self._talk.responses.want(Ask())
                 case None:
-                    self.running.add(call_id)
-                    self._accounts.clock.tool_started(call_id, now)
+                    self._start(call_id, now)
                     self._talk.commands.do(RunTool(call_id, name, arguments))
         return end
 
-    def finished(self, call_id: str, output: str, now: float) -> None:
-        """A tool's result, or the text of its failure; the model gets exactly one per call."""
+    def _start(self, call_id: str, now: float) -> None:
+        self.running.add(call_id)
+        self._accounts.clock.tool_started(call_id, now)
+
+    def stop_running(self, call_id: str, now: float) -> bool:
+        """What a call asked for is done; its output is still to be given. False: it did not run."""
+        ran = call_id in self.running
         self.running.discard(call_id)
         self._accounts.clock.tool_finished(call_id, now)
+        return ran
+
+    def finished(self, call_id: str, output: str, now: float) -> None:
+        """A tool's result, or the text of its failure; the model gets exactly one per call."""
+        self.stop_running(call_id, now)
         self.answer(call_id, output)
-        if not self._talk.closing:
+        if not self._talk.leaving:
             self._talk.responses.want(Ask())
 
     def answer(self, call_id: str, output: str) -> None:

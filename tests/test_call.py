@@ -319,9 +319,9 @@ async def test_a_transfer_that_fails_comes_back_to_the_agent(autojump_clock: Moc
     script = Script.of([Say("One moment."), Call("transfer_call", {"destination": "reception"})], Say("Sorry!"))
     async with house(script, settings=TRANSFERS) as it:
         channel, _ = await it.stasis_call()
-        await it.hears_of("transfer_failed")
+        await it.hears_of("transfer_refused")
         await it.hears_of("agent_said", 2)
-        assert "600@phones" in it.model.session.items[-2].text
+        assert "no 600@phones" in it.model.session.items[-2].text
         channel.hang_up()
         assert (await it.ended())["reason"] == "caller_hung_up"
 

@@ -128,7 +128,11 @@ def test_the_bridges_own_key_beats_the_common_one() -> None:
         ),
         ("[limits]\n\ntool_s = 0", {}, "bridge.toml:3: limits.tool_s: must be above zero"),
         ("[agents.x]\nhang_up = 'maybe'", {}, "bridge.toml:2: agents.x.hang_up: must be true or false"),
-        ("[agents.x]\n[agents.x.transfers.y]\n", {}, "bridge.toml:2: agents.x.transfers.y: needs to"),
+        (
+            "[agents.x]\n[agents.x.transfers.y]\n",
+            {},
+            "bridge.toml:2: agents.x.transfers.y: must have exactly one of to",
+        ),
         ("[agents.'x.y']\nspeed = 9", {}, 'bridge.toml:2: agents."x.y".speed: must be 0.25 to 1.5'),
         ("[agents.x]\nmax_output_tokens = 5000", {}, "agents.x.max_output_tokens: must be 1 to 4096, or 0"),
         ("[agents.x]\nbarge_in = 'no'", {}, 'agents.x.barge_in: must be "confirm", "interrupt" or "off"'),

@@ -20,6 +20,7 @@ from bridge.destinations import Destination
 from bridge.dialogue import (
     TRANSITIONS,
     AskApproval,
+    CheckTransfer,
     ClearLegAudio,
     Command,
     DropSession,
@@ -132,7 +133,7 @@ def test_every_state_answers_every_step_that_can_come() -> None:
     for state in State:
         for step in (Step.RESPONSE_CREATED, Step.BARGE_IN, Step.RESPONSE_DONE, Step.CLOSE):
             assert (state, step) in TRANSITIONS
-    assert [key for key in TRANSITIONS if key[1] is Step.STAY] == [(State.CLOSING, Step.STAY)]
+    assert {state for state, step in TRANSITIONS if step is Step.STAY} == {State.CLOSING, State.ANNOUNCING}
 
 
 def test_it_greets_once_and_keeps_the_persona() -> None:
@@ -316,8 +317,10 @@ def test_transfer_acts_after_playout_and_comes_back_on_failure() -> None:
     rig = Rig().greeted()
     rig.created()
     rig.delta(100)
-    rig.done(output=[call("transfer_call", '{"destination":"sales"}')])
-    assert acts(rig.play(140)) == [TransferCall("C1", "sales", "600@phones")]
+    wanted = TransferCall("C1", "sales", Destination(to="600@phones"))
+    assert acts(rig.done(output=[call("transfer_call", '{"destination":"sales"}')])) == [CheckTransfer(wanted)]
+    assert acts(rig.it.transfer_checked(wanted, "", "", rig.now)) == []
+    assert acts(rig.play(140)) == [wanted]
     back = rig.it.transfer_failed("C1", "no such extension", rig.now)
     assert rig.state() is State.LISTENING
     assert rig.it.wants_audio
@@ -864,10 +867,11 @@ def test_a_hand_over_that_fails_after_the_session_was_lost_opens_another(opened:
     rig.created()
     if opened:
         rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)
-        rig.it.application_ends(TransferCall("", "sales", "600@phones"), rig.now)
+        rig.it.application_ends(TransferCall("", "sales", Destination(to="600@phones")), rig.now)
         rig.it.give_up(EndReason.MODEL_LOST, "gone", None, rig.now)
     else:
-        rig.done(output=[call("transfer_call", '{"destination":"sales"}')])
+        rig.it.application_ends(TransferCall("", "sales", Destination(to="600@phones")), rig.now)
+        rig.done()
         assert acts(rig.it.session_lost(EndReason.MODEL_LOST, "gone", None, rig.now)) == []
     assert acts(rig.it.transfer_failed("", "busy", rig.now)) == [OpenSession()]
     assert types(rig.it.connected(rig.now, None))[-1] == "response.create"

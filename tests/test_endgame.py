@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.destinations import Destination
 from bridge.dialogue import EndCall, TransferCall
 from bridge.endgame import Endgame
 from bridge.ending import EndReason
@@ -11,7 +12,7 @@ from bridge.responses import Ask
 
 GOODBYE_S = 10.0
 HANG_UP = EndCall(EndReason.AGENT_HUNG_UP, "all said")
-TRANSFER = TransferCall("C1", "sales", "600@phones")
+TRANSFER = TransferCall("C1", "sales", Destination(to="600@phones"))
 SILENT = EndCall(EndReason.CALLER_SILENT, "nothing from the caller")
 LAST_WORD = Ask({"instructions": "Say goodbye."})
 

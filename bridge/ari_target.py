@@ -1,0 +1,121 @@
+"""Somebody who is to take over a caller (`leg.TransferTarget`), by ARI: dialled beside the caller, consulted, joined.
+
+    ring      the caller stays in the call's bridge with the agent, whose media play the ringing; or hears music on hold
+    consult   a second mixing bridge: the call's media channel moves there, to who has answered; the caller has music
+    join      the media channel leaves, who has answered comes into the call's bridge; `ari_joined` looks after the two
+    release   everything as it was
+
+Measured on 22.10.1: addChannel moves a channel that is in another bridge; music on a channel in a mixing bridge covers what
+the bridge would send to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bridge.ari_client import attempt
+from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
+from bridge.destinations import Destination
+from bridge.errors import ControlError, ControlUnavailable
+from bridge.leg import ControlEvent, Dialled
+
+if TYPE_CHECKING:
+    from bridge.ari_control import AriApp, ChannelControl
+
+CONSULT_PREFIX = "realtime-consult-"
+
+
+class DialledTarget:
+    """One target of one transfer. `number` counts the transfers that were tried in this call."""
+
+    def __init__(self, app: AriApp, control: ChannelControl, destination: Destination, number: int) -> None:
+        call = control.call_name
+        self._app = app
+        self._control = control
+        self._destination = destination
+        self._channel = OutgoingChannel(app, f"{OUTGOING_PREFIX}{call}-{number}")
+        self._consult_id = f"{CONSULT_PREFIX}{call}-{number}"
+        self._music = False
+        self._consulting = False
+        self._joined = False
+
+    async def ring(self, music: str) -> Dialled:
+        """See `leg.TransferTarget`."""
+        it = self._destination
+        shown = _caller_id(it.caller_id) if it.caller_id else self._control.party
+        variables = {
+            f"CONNECTEDLINE({part},i)": value for part, value in zip(("num", "name"), shown, strict=True) if value
+        }
+        refused = await self._channel.create(it.endpoint, originator=self._control.channel_id, variables=variables)
+        if refused is not None:
+            return refused
+        if music:
+            await self._start_music(music)
+        return await self._channel.dial(it.ring_s, self._control.channel_id)
+
+    async def consult(self) -> None:
+        """See `leg.TransferTarget`."""
+        request = self._app.request
+        if not self._music:
+            await self._start_music(self._destination.music or "default")
+        self._consulting = True
+        await request("POST", "bridges", type="mixing", bridgeId=self._consult_id, name=self._app.config.app)
+        channels = f"{self._control.media_id},{self._channel.channel_id}"
+        await request("POST", f"bridges/{self._consult_id}/addChannel", channel=channels)
+
+    async def next_event(self) -> ControlEvent:
+        """See `leg.TransferTarget`."""
+        return await self._channel.next_event()
+
+    async def join(self) -> None:
+        """See `leg.TransferTarget`."""
+        if self._channel.gone or self._control.gone:
+            raise ControlUnavailable("they hung up")
+        request, call = self._app.request, self._control.bridge_id
+        media = self._consult_id if self._consulting else call
+        await attempt(request("POST", f"bridges/{media}/removeChannel", channel=self._control.media_id))
+        try:
+            await request("POST", f"bridges/{call}/addChannel", channel=self._channel.channel_id)
+        except ControlError:
+            self._consulting = True  # the media is in no bridge now, and goes back to the caller
+            raise
+        self._joined = True
+        self._channel.let_go()
+        self._control.hand_over(self._channel.channel_id)
+        await self._stop_music()
+        if self._consulting:
+            await attempt(request("DELETE", f"bridges/{self._consult_id}"))
+
+    async def release(self) -> None:
+        """See `leg.TransferTarget`."""
+        if self._joined:
+            return
+        request = self._app.request
+        await self._channel.hang_up()
+        if not self._control.gone:
+            await self._stop_music()
+        if self._consulting:
+            self._consulting = False
+            if not self._control.gone:
+                back = request(
+                    "POST", f"bridges/{self._control.bridge_id}/addChannel", channel=self._control.media_id
+                )
+                await attempt(back)
+            await attempt(request("DELETE", f"bridges/{self._consult_id}"))
+
+    async def _start_music(self, music: str) -> None:
+        self._music = True
+        await attempt(self._app.request("POST", f"channels/{self._control.channel_id}/moh", mohClass=music))
+
+    async def _stop_music(self) -> None:
+        if self._music:
+            self._music = False
+            await attempt(self._app.request("DELETE", f"channels/{self._control.channel_id}/moh"))
+
+
+def _caller_id(text: str) -> tuple[str, str]:
+    """Number and name of `Name <number>`, or of a number alone."""
+    name, bracket, rest = text.partition("<")
+    if not bracket:
+        return text.strip(), ""
+    return rest.rstrip("> "), name.strip(' "')
