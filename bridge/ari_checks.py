@@ -81,7 +81,7 @@ async def _endpoint(app: AriApp, control: ChannelControl, endpoint: str) -> str:
     if "@" in whole or slash:
         return ""  # a trunk: whether its lines are busy says nothing about who is called
     try:
-        device = str((await app.request("GET", f"deviceStates/PJSIP/{name}"))["state"])
+        device = str((await app.request("GET", f"deviceStates/PJSIP%2F{name}"))["state"])
     except ControlRefused:
         return ""
     if why := _NOT_NOW.get(device):
