@@ -109,5 +109,10 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     yield from ((place, remedy) for right, place, remedy in rows if not right)
     yield from destinations.problems(agent.transfers, f"{at}.transfers")
     manual = {detection.talk_key: "talk_key", detection.send_key: "send_key"} if detection.type == "manual" else {}
-    yield from keys.problems(agent.keys, f"{at}.keys", destinations={name for name, it in agent.transfers.items() if not it.number}, turn_keys=manual)
+    yield from keys.problems(
+        agent.keys,
+        f"{at}.keys",
+        destinations={name for name, it in agent.transfers.items() if not it.number},
+        turn_keys=manual,
+    )
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")

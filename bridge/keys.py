@@ -91,4 +91,7 @@ def problems(
             yield place, str(error)
             continue
         if isinstance(action, Transfer) and action.name not in destinations:
-            yield place, f"there is no destination {action.name!r} (without a number) in this agent's transfers; add it there"
+            yield (
+                place,
+                f"there is no destination {action.name!r} in this agent's transfers (that takes no number); add it there",
+            )
