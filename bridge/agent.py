@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import destinations, keys, mcp_servers
+from bridge import collect, destinations, keys, mcp_servers
+from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
@@ -70,6 +71,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hang_up: bool = True
     transfers: dict[str, Destination] = {}
     keys: dict[str, str] = {}
+    collect: dict[str, Collect] = {}
     sounds: AgentSounds = AgentSounds()
     mcp: list[McpServer] = []
     session: dict[str, Any] = {}
@@ -115,4 +117,5 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
         destinations={name for name, it in agent.transfers.items() if not it.number},
         turn_keys=manual,
     )
+    yield from collect.problems(agent.collect, f"{at}.collect")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")

@@ -20,7 +20,6 @@ from bridge.session import checked, merged
 from bridge.talk import Talk
 from bridge.tool_use import ToolUse
 
-_BUILT_IN = frozenset({call_tools.HANG_UP, call_tools.TRANSFER_CALL})
 _SPEAKERS = {"user": Speaker.CALLER, "assistant": Speaker.AGENT, "system": Speaker.SYSTEM}
 
 
@@ -69,7 +68,8 @@ def update_session(talk: Talk, fields: Mapping[str, Any]) -> None:
             raise ConfigError(f"session.update: audio.{direction}.format is the bridge's to choose")
     if "tools" in update:
         said = {tool.get("name") for tool in update["tools"]}
-        kept = [it for it in talk.session.get("tools", []) if it.get("name") in _BUILT_IN and it["name"] not in said]
+        own = [it for it in talk.session.get("tools", []) if it.get("name") in call_tools.BUILT_IN]
+        kept = [it for it in own if it["name"] not in said]
         update["tools"] = [*kept, *update["tools"]]
     talk.session = merged(talk.session, update)
     _send(talk, realtime.update_session(update))

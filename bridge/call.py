@@ -39,6 +39,7 @@ from bridge.dialogue import (
     Dialogue,
     DropSession,
     EndCall,
+    KeepDigits,
     Notice,
     OpenSession,
     OpenSuccessor,
@@ -214,6 +215,8 @@ class _Call:
         """On the clock: something that the caller did. Always read: Asterisk never waits for us (5.13)."""
         match event:
             case CallerAudio(pcm=pcm):
+                if self._conversation.deaf:
+                    pcm = bytes(len(pcm))  # not kept for another session either
                 self._audio.heard(pcm, trio.current_time())
                 self._first_audio.set()
                 self._offer_audio(pcm)
@@ -321,7 +324,12 @@ class _Call:
             output = await live.wait_for_answer(command, limit_s)
         else:
             who = ToolContext(
-                call_id=live.call_id, agent=live.agent_name, caller=live.caller, called=live.called, call=live
+                call_id=live.call_id,
+                agent=live.agent_name,
+                caller=live.caller,
+                called=live.called,
+                secure_digits=live.secure_digits,
+                call=live,
             )
             output = await tools.run(command.name, command.arguments, timeout_s=limit_s, context=who)
         self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
@@ -386,6 +394,8 @@ class _Call:
                     self._transfers.briefed(told)
                 case TransferCall():
                     self._tasks.start_soon(self._transfer, command)
+                case KeepDigits(name=name, digits=digits):
+                    self._live.secure_digits[name] = digits
                 case ClearLegAudio():
                     self._leg.clear_audio_nowait()
                 case EndCall():

@@ -1,7 +1,8 @@
-"""The two tools by which the agent ends its part of a call: `hang_up` and `transfer_call`.
+"""The bridge's own tools: `hang_up` and `transfer_call`, by which the agent ends its part of a call, and `collect_digits`.
 
-They are no ordinary tools: what they do happens only after the caller has heard everything (`conversation`), and their
-result is the end of the call. Here is how the model sees them, and what its arguments mean.
+They are no ordinary tools. What the first two do happens only after the caller has heard everything (`conversation`), and
+their result is the end of the call; the third is answered by the caller's keys (`caller_keys`). Here is how the model sees
+them, and what its arguments mean.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from bridge.dialogue import TransferCall
 
 HANG_UP = "hang_up"
 TRANSFER_CALL = "transfer_call"
+COLLECT_DIGITS = "collect_digits"
+BUILT_IN = frozenset({HANG_UP, TRANSFER_CALL, COLLECT_DIGITS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,13 @@ class Transfer:
 
     name: str
     destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class CollectDigits:
+    """The agent wants the caller to key in this entry of its profile."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,24 @@ def declarations(agent: Agent) -> list[dict[str, Any]]:
         )
     if agent.transfers:
         tools.append(_transfer_tool(agent.transfers))
+    if agent.collect:
+        entries = "; ".join(
+            f"{name}: {entry.description or name}{' (secret: you are not told the digits)' if entry.secure else ''}"
+            for name, entry in agent.collect.items()
+        )
+        tools.append(
+            {
+                "type": "function",
+                "name": COLLECT_DIGITS,
+                "description": "Have the caller key in digits on the telephone, and get them. Ask for them in words "
+                "first, in the same answer. What can be keyed in: " + entries,
+                "parameters": {
+                    "type": "object",
+                    "properties": {"name": {"type": "string", "enum": list(agent.collect)}},
+                    "required": ["name"],
+                },
+            }
+        )
     return tools
 
 
@@ -83,18 +111,24 @@ def _transfer_tool(transfers: Mapping[str, Destination]) -> dict[str, Any]:
 
 
 def tools_of(agent: Agent) -> list[dict[str, Any]]:
-    """Everything that an agent's profile gives the model to use: the two tools, and its MCP servers (they hold secrets).
-    An application's tools come on top."""
+    """Everything that an agent's profile gives the model to use: the bridge's own tools, and its MCP servers (they hold
+    secrets). An application's tools come on top."""
     return [*declarations(agent), *mcp.declarations(agent)]
 
 
-def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | Misuse | None:
-    """What a function call with these raw JSON `arguments` asks for; None when it is not one of the two tools."""
+def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | CollectDigits | Misuse | None:
+    """What a function call with these raw JSON `arguments` asks for; None when it is not one of the bridge's tools."""
     if name == HANG_UP and agent.hang_up:
         # Ending a call must not fail over broken arguments: they hold nothing but a comment.
         return HangUp(str(_parsed(arguments).get("reason", "")))
     if name == TRANSFER_CALL and agent.transfers:
         return _transfer(agent.transfers, _parsed(arguments))
+    if name == COLLECT_DIGITS and agent.collect:
+        wanted = _parsed(arguments).get("name")
+        if isinstance(wanted, str) and wanted in agent.collect:
+            return CollectDigits(wanted)
+        known = ", ".join(agent.collect)
+        return Misuse(f"there is nothing named {wanted!r} to collect; known: {known}")
     return None
 
 

@@ -70,7 +70,8 @@ class CallerTurns:
         )
         self._react(reaction, now)
 
-    def speech_stopped(self, event: realtime.SpeechStopped, now: float, appended_ms: int) -> None:
+    def speech_stopped(self, event: realtime.SpeechStopped, now: float, appended_ms: int) -> bool:
+        """Returns whether something was said: False where it was a false alarm."""
         talk = self._talk
         talk.activity_at = now
         end_ms = _ms(event.audio_end_ms)
@@ -82,11 +83,14 @@ class CallerTurns:
             self._accounts.clock.speech_stopped(now, end_ms, appended_ms)
             # The response that this turn brings sees every tool output sent so far: nothing is owed any more.
             talk.responses.forget()
+        return reaction is not Reaction.RESUME
 
     def committed(self, item_id: str, now: float) -> None:
         talk = self._talk
         if item_id in self._unspoken:
             # A silence. Whether the server answers it where it answers nothing else by itself is not known (3.12).
+            if talk.prompt_unwanted:
+                return
             if talk.own_answers:
                 talk.responses.want_unless_answered(now + PROMPT_WAIT_S)
             else:
@@ -131,8 +135,11 @@ class CallerTurns:
 
     def nothing_said(self, item_id: str) -> EndCall | None:
         """The caller has said nothing for `idle_timeout_ms`. The server prompts for ever: the count is ours (3.12)."""
-        self._idle_prompts += 1
         self._unspoken.add(item_id)
+        if self._talk.collection is not None:
+            self._talk.prompt_unwanted = True
+            return None
+        self._idle_prompts += 1
         if self._idle_prompts <= self._talk.limits.idle_prompts:
             return None
         return EndCall(

@@ -90,8 +90,8 @@ class Conversation:
         self._endgame = self._talk.endgame
         self._accounts = Accounts(agent, self._commands, usage=usage, turns=turns or CallLatency(), model=model)
         self._caller = CallerTurns(self._talk, self._accounts)
-        self._keys = CallerKeys(self._talk, self._accounts, self._caller)
         self._tools = ToolUse(self._talk, self._accounts)
+        self._keys = CallerKeys(self._talk, self._accounts, self._caller, self._tools)
         self._takeover = Takeover(self._talk, self._caller, self._tools)
         self._handover = Handover(self._talk, self._tools)
         self._waiting = Waiting(self._talk, self._tools, sounds or Sounds({}), playout.format.rate_hz)
@@ -119,6 +119,11 @@ class Conversation:
     def wants_audio(self) -> bool:
         """Whether the caller's audio goes to the model: not while the agent takes leave, nor before the talk key."""
         return not self._talk.leaving and self._caller.wants_audio
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the model gets silence in the place of the caller's audio."""
+        return self._talk.deaf
 
     # The session -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +204,8 @@ class Conversation:
             case realtime.SpeechStarted() as event if not self._talk.leaving:
                 self._caller.speech_started(event, now)
             case realtime.SpeechStopped() as event:
-                self._caller.speech_stopped(event, now, self.appended_ms)
+                if self._caller.speech_stopped(event, now, self.appended_ms):
+                    self._keys.spoke(now)
             case realtime.Committed(item_id=item_id) if not self._talk.leaving:
                 self._caller.committed(item_id, now)
             case realtime.TimeoutTriggered(item_id=item_id) if not self._talk.leaving:
@@ -253,6 +259,9 @@ class Conversation:
         elif talk.barge_in.speaking and not talk.barge_in.held and talk.may_interrupt:
             # Our request crossed with the caller's first words: the server did not interrupt what had not begun (3.6).
             talk.interrupt()
+        elif talk.prompt_unwanted and not self._responses.asked.fields:
+            talk.interrupt()
+        talk.prompt_unwanted = False
 
     def _audio(self, delta: realtime.AudioDelta, now: float) -> None:
         if self._responses.is_discarded(delta.response_id):
@@ -487,7 +496,8 @@ class Conversation:
     def _quiet(self) -> bool:
         """Nobody does anything: the caller's silence counts."""
         busy = self._responses.busy or self._tools.busy or self._talk.barge_in.speaking
-        return not busy and self._talk.lost_at is None and self._speech.idle
+        occupied = self._talk.lost_at is not None or self._talk.collection is not None
+        return not busy and not occupied and self._speech.idle
 
     def _mind_the_budget(self, state: BudgetState, now: float) -> None:
         match state:
@@ -525,6 +535,7 @@ class Conversation:
         self._handover.stay()
         if self._endgame.close(command, now):
             self._talk.step(Step.CLOSE)
+            self._keys.stop(now)
             self._responses.forget()
             if self._talk.barge_in.deaf() is Reaction.RESUME:
                 self._speech.resume()
@@ -556,6 +567,7 @@ class Conversation:
             or talk.closing
             or talk.barge_in.speaking
             or bool(self._tools.running)
+            or talk.collection is not None
         )
         if not blocked and (ask := self._responses.next_request(now)):
             self._commands.send(realtime.create_response(ask.fields, self._responses.request_id))

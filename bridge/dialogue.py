@@ -108,6 +108,14 @@ class Briefed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepDigits:
+    """Keep what the caller has keyed in for a secure entry, for the application and nobody else."""
+
+    name: str
+    digits: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ClearLegAudio:
     """Ask the caller's leg to drop what it has buffered."""
 
@@ -168,6 +176,7 @@ Command = (
     | CheckTransfer
     | TransferCall
     | Briefed
+    | KeepDigits
     | ClearLegAudio
     | OpenSession
     | DropSession
@@ -208,6 +217,9 @@ class Dialogue(Protocol):
 
     @property
     def wants_audio(self) -> bool: ...
+
+    @property
+    def deaf(self) -> bool: ...
 
     @property
     def longest_silence_s(self) -> float: ...

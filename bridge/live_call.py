@@ -56,6 +56,7 @@ class Approval:
 class LiveCall:
     """One call while it runs. Every method is synchronous and may be called from any task of the call's process.
 
+    `secure_digits`: what the caller has keyed in for secure entries (`collect_digits`), by their names; the newest counts.
     `manual_tools`: calls of tools without a handler that wait for `answer_tool`, by call id. `approve_mcp` is asked about
     MCP tools whose server says `approve = "ask"`; without it they are denied.
     """
@@ -70,6 +71,7 @@ class LiveCall:
         self.caller = caller
         self.called = called
         self.manual_tools: dict[str, RunTool] = {}
+        self.secure_digits: dict[str, str] = {}
         self.approve_mcp: Callable[[AskApproval], Awaitable[Approval]] | None = None
         self._agent = agent
         self._conversation = conversation

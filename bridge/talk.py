@@ -12,6 +12,7 @@ from typing import Any
 from bridge import realtime
 from bridge.agent import Agent
 from bridge.barge_in import SEMANTIC_WAIT_S, BargeIn
+from bridge.collecting import Collecting
 from bridge.config import Limits
 from bridge.dialogue import TRANSITIONS, ClearLegAudio, Commands, State, Step
 from bridge.endgame import Endgame
@@ -52,6 +53,12 @@ class Talk:
         self.activity_at = 0.0
         # When the audio came that the caller is to hear next; None: it is heard already, or was interrupted.
         self.first_delta_at: float | None = None
+        self.collection: Collecting | None = None
+        """What the caller is keying in for the model: the keys go there and nowhere else."""
+        self.deaf = False
+        """The model gets silence in the place of the caller's audio: a secret is keyed in, whose tones a line may carry."""
+        self.prompt_unwanted = False
+        """The server is about to ask a silent caller whether he is there, who has a good reason to be silent."""
         self._items_made = 0
 
     @property

@@ -23,7 +23,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -39,6 +39,7 @@ class ToolContext:
     bridge and is no part of the schema. What is unknown is empty.
 
     `call_id`: the phone call's id, as in its record and logs. `agent`: the profile's name. `caller`, `called`: numbers.
+    `secure_digits`: what the caller has keyed in for secure entries of the agent's profile, by name; never in its repr.
     `call`: the running call itself (a `bridge.live_call.LiveCall`), None outside of one.
     """
 
@@ -46,6 +47,7 @@ class ToolContext:
     agent: str = ""
     caller: str = ""
     called: str = ""
+    secure_digits: Mapping[str, str] = field(default_factory=dict, repr=False)
     call: Any = None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bridge import call_tools, mcp, realtime, realtime_mcp
 from bridge.accounts import Accounts
+from bridge.collecting import Collecting
 from bridge.dialogue import AskApproval, CheckTransfer, EndCall, RunTool, TransferCall
 from bridge.ending import EndReason
 from bridge.history import output_item
@@ -83,6 +84,10 @@ class ToolUse:
                         self.announced.add(call_id)
                     self._start(call_id, now)
                     self._talk.commands.do(CheckTransfer(TransferCall(call_id, target, destination)))
+                case call_tools.CollectDigits() if interrupted:
+                    self.answer(call_id, "Not done: the caller started to speak.")
+                case call_tools.CollectDigits(name=entry):
+                    self._collect(call_id, entry, now)
                 case call_tools.Misuse(message=message):
                     self.answer(call_id, message)
                     self._talk.responses.want(Ask())
@@ -90,6 +95,22 @@ class ToolUse:
                     self._start(call_id, now)
                     self._talk.commands.do(RunTool(call_id, name, arguments))
         return end
+
+    def _collect(self, call_id: str, name: str, now: float) -> None:
+        """The caller is to key something in; `caller_keys` answers the call."""
+        talk = self._talk
+        if talk.leaving:
+            self.answer(call_id, "Not done: the call is ending.")
+            return
+        if talk.collection is not None:
+            self.answer(call_id, f"Not done: the caller is still keying in {talk.collection.name}.")
+            return
+        entry = talk.agent.collect[name]
+        talk.collection = Collecting(call_id, name, entry, now)
+        talk.commands.notice("collecting_digits", name=name)
+        if entry.secure:
+            talk.deaf = True
+            talk.commands.notice("secure_begins", name=name)
 
     def _start(self, call_id: str, now: float) -> None:
         self.running.add(call_id)

@@ -35,7 +35,6 @@ _log = logging.getLogger("bridge.tools")
 # 32,000 tokens in all, and nobody listens to more than a page on the phone.
 MAX_OUTPUT_CHARS = 16_000
 MAX_THREADS = 20
-BUILT_IN = frozenset({call_tools.HANG_UP, call_tools.TRANSFER_CALL})
 # What the API takes as the name of a function.
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -113,7 +112,7 @@ class ToolRegistry:
         return decorate
 
     def _add(self, tool: Tool) -> None:
-        if tool.name in BUILT_IN:
+        if tool.name in call_tools.BUILT_IN:
             raise ConfigError(f"tool {tool.name}: the bridge has a tool of this name; choose another")
         self._tools.pop(tool.name, None)
         self._tools[tool.name] = tool

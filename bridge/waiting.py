@@ -38,7 +38,8 @@ class Waiting:
         if not talk.speech.sounding:
             why = self._why_silent
             audible = not (talk.speech.idle or talk.speech.starving)
-            if why is None or audible or talk.closing or talk.barge_in.speaking:
+            ours = not (talk.closing or talk.barge_in.speaking or talk.collection is not None)
+            if why is None or audible or not ours:
                 self._patience.heard(now)
             else:
                 self._patience.waiting(why, now)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from bridge.agent import Agent
+from bridge.collect import Collect
 from bridge.config import Config, effective, load_config, warnings_of
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
@@ -38,6 +39,7 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
     assert keys(defaults) - keys(written) == {
         ".agents.default.transfers",
         ".agents.default.keys",
+        ".agents.default.collect",
         ".agents.default.mcp",
         ".agents.default.session",
         ".routes",
@@ -48,6 +50,8 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
     assert config.agents["default"].transfers["reception"].to == "600@phones"
     assert config.agents["default"].keys["0"] == "transfer reception"
     assert config.routes[0].agent == "sales"
+    collect = tomllib.loads(uncommented)["agents"]["default"]["collect"]["pin"]
+    assert keys(collect) == keys(msgspec.to_builtins(Collect()))
     mcp = tomllib.loads(uncommented)["agents"]["default"]["mcp"][0]
     assert keys(mcp) == keys(msgspec.to_builtins(McpServer(server_label="")))
     assert (

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {"errors", "config", "agent", "destinations", "findings", "toml_lines", "validation", "mcp_servers"}
         )
         | {"session", "session_schema", "session_flat", "session_advice"}
-        | {"keys"},
+        | {"keys", "collect"},
     ),
     (
         "protocols",
@@ -58,6 +58,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "talk",
                 "caller_turns",
                 "caller_keys",
+                "collecting",
                 "tool_use",
                 "uplink_audio",
                 "takeover",

@@ -27,10 +27,10 @@ def run(source: str) -> dict[str, Any]:
 
 
 def test_every_example_was_found() -> None:
-    assert (len(PYTHON), len(TOML), len(BLOCKS)) == (3, 1, 4)
+    assert (len(PYTHON), len(TOML), len(BLOCKS)) == (4, 1, 5)
 
 
-@pytest.mark.parametrize("source", PYTHON, ids=["functions", "manual", "testing"])
+@pytest.mark.parametrize("source", PYTHON, ids=["functions", "manual", "secret", "testing"])
 def test_the_python_runs(source: str) -> None:
     run(source)
 
@@ -48,6 +48,13 @@ async def test_the_functions_are_tools(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_manual_tool_is_manual() -> None:
     assert run(PYTHON[1])["tools"].is_manual("ask_colleague")
+
+
+async def test_the_secret_is_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    tools: ToolRegistry = run(PYTHON[2])["tools"]
+    who = ToolContext(secure_digits={"pin": "1234"})
+    assert await tools.run("check_pin", "{}", timeout_s=5, context=who) == "true"
+    assert await tools.run("check_pin", "{}", timeout_s=5, context=ToolContext()) == "false"
 
 
 def test_the_settings_mean_what_the_page_says() -> None:
