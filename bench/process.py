@@ -113,7 +113,7 @@ def running_bridge(
         # Nobody here waits for an answer that is late: what is played was sent by the model, all of it.
         config.write_text(
             f'[server]\naudiosocket_port = 0\nmax_calls = {max_calls}\nmax_lateness_ms = 0\nlog_format = "json"\n'
-            'health_address = ""\n'
+            'health_address = ""\ncontrol_address = ""\n'
             f"[asterisk]\nenabled = false\nlag_ms = 0\n"
             f'[realtime]\nurl = "{realtime_url}"\napi_key = "bench"\n'
             "[limits]\ncaller_waits_s = 1000.0\ncaller_waits_repeat_s = 1000.0\n"

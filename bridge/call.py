@@ -105,6 +105,7 @@ class Services:
     prices: PriceTable = field(default_factory=load_prices)
     connect_stream: ConnectStream | None = None
     on_call: Callable[[LiveCall], Awaitable[None]] | None = None
+    calls: dict[str, LiveCall] = field(default_factory=dict)  # the running ones, by call id: each enters itself
 
 
 async def run_call(
@@ -179,6 +180,7 @@ class _Call:
         )
 
     async def run(self) -> telemetry.CallRecord:
+        self._services.calls[self._live.call_id] = self._live
         try:
             async with trio.open_nursery() as self._sessions:
                 try:
@@ -191,6 +193,7 @@ class _Call:
                 except Exception as error:
                     self._declare_error(error)
                 finally:
+                    self._services.calls.pop(self._live.call_id, None)
                     self._model.release()
                     self._live.end()
                     if self._ending.reason is None:
@@ -298,6 +301,7 @@ class _Call:
                 # Most likely the caller has just hung up: let that event tell the story, if it is on its way.
                 await trio.sleep_until(deadline)
                 raise
+        self._live.answered = True
         if self.record.answered_after_s is None:
             self.record.answered_after_s = round(trio.current_time() - self._began, 4)
 

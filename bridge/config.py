@@ -67,6 +67,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     workers: int = 1
     worker: int = 0
     health_address: str = "127.0.0.1:9192"
+    control_address: str = "127.0.0.1:9292"
+    control_token: str = ""
 
 
 class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,9 +160,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return name, self.agents[name]
 
     def for_worker(self, number: int) -> Config:
-        """The settings of one worker process, `number` counting from 1: a port, a Stasis app and a health port of its own.
+        """The settings of one worker process, `number` counting from 1: ports and a Stasis app of its own.
 
-        Worker 3 of port 9092, app `bridge-1` and health port 9192 has 9094, `bridge-3` and 9194. Port 0 (any) stays.
+        Worker 3 of port 9092, app `bridge-1`, health port 9192 and control port 9292 has 9094, `bridge-3`, 9194 and 9294.
+        Port 0 (any) stays.
         """
         server, asterisk = self.server, self.asterisk
         port, media, health = server.audiosocket_port, asterisk.media_address, server.health_address
@@ -172,6 +175,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 worker=number,
                 audiosocket_port=port and port + number - 1,
                 health_address=health and _port_up(health, number - 1),
+                control_address=server.control_address and _port_up(server.control_address, number - 1),
             ),
             asterisk=msgspec.structs.replace(
                 asterisk,
@@ -198,6 +202,8 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("BRIDGE_WORKERS", "server.workers"),
     ("BRIDGE_WORKER", "server.worker"),
     ("BRIDGE_HEALTH_ADDRESS", "server.health_address"),
+    ("BRIDGE_CONTROL_ADDRESS", "server.control_address"),
+    ("BRIDGE_CONTROL_TOKEN", "server.control_token"),
     ("BRIDGE_ARI_URL", "asterisk.url"),
     ("BRIDGE_ARI_USERNAME", "asterisk.username"),
     ("BRIDGE_ARI_PASSWORD", "asterisk.password"),
@@ -210,7 +216,9 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("OPENAI_API_KEY", "realtime.api_key"),
 )
 
-SECRETS = frozenset({"asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query"})
+SECRETS = frozenset(
+    {"server.control_token", "asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query"}
+)
 # What a Realtime URL says openly; every other value in a query may be a key.
 OPEN_PARAMETERS = frozenset({"model", "deployment", "api-version", "intent", "protocol"})
 
@@ -400,6 +408,7 @@ def _check(config: Config) -> None:
 
 # A host, and what can be a port.
 _ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
+_TOKEN = re.compile(r"[!-~]{16,}", re.ASCII)
 # More than any machine has cores for one process each, and than the ports between the defaults of the two listeners.
 _MOST_WORKERS = 100
 
@@ -421,20 +430,28 @@ def _check_workers(config: Config, require: Callable[[bool, str, str], None]) ->
     require(first + highest - 1 <= 65535, "server.audiosocket_port", f"worker {highest} would be beyond 65535")
     media = int(config.asterisk.media_address.rpartition(":")[2])
     require(media + highest - 1 <= 65535, "asterisk.media_address", f"worker {highest} would be beyond 65535")
-    if not server.health_address:
-        return
+    taken = {"that of a worker": range(first, first + highest) if first else range(0)}
+    for key, whose, count in (
+        ("health_address", "that of the health pages", highest if server.worker else 1),
+        ("control_address", "that of a control door", highest),
+    ):
+        address, place = getattr(server, key), f"server.{key}"
+        if not address:
+            continue
+        require(
+            bool(_ADDRESS.fullmatch(address)), place, 'must be HOST:PORT, an address of this machine, or "" for none'
+        )
+        port = int(address.rpartition(":")[2])
+        require(port + highest - 1 <= 65535, place, f"worker {highest} would be beyond 65535")
+        ports = range(port, port + count) if port else range(0)
+        for other, theirs in taken.items():
+            for both in [number for number in ports if number in theirs]:
+                require(False, place, f"port {both} is {other}: they take {theirs[0]} to {theirs[-1]}")
+        taken[whose] = ports
     require(
-        bool(_ADDRESS.fullmatch(server.health_address)),
-        "server.health_address",
-        'must be HOST:PORT, an address of this machine, or "" for none',
-    )
-    health = int(server.health_address.rpartition(":")[2])
-    require(health + highest - 1 <= 65535, "server.health_address", f"worker {highest} would be beyond 65535")
-    taken = range(first, first + highest) if first else range(0)
-    require(
-        health not in taken,
-        "server.health_address",
-        f"port {health} is that of a worker: they take {first} to {first + highest - 1}",
+        not server.control_token or bool(_TOKEN.fullmatch(server.control_token)),
+        "server.control_token",
+        "must be at least 16 letters, digits and signs without spaces, like the output of `openssl rand -hex 24`",
     )
 
 

@@ -216,6 +216,9 @@ class Dialogue(Protocol):
     """How much of the caller's audio the present session has been given: its shell counts it up."""
 
     @property
+    def state(self) -> State: ...
+
+    @property
     def wants_audio(self) -> bool: ...
 
     @property

@@ -4,7 +4,7 @@
     GET /readyz    200 while at least one worker takes calls: whether to send calls here
     GET /metrics   everything, in Prometheus' text format (exposition format 0.0.4), one series a worker
 
-`answer` is the whole HTTP of it: one request a connection, and nothing but its first line matters.
+`http_exchange` is the HTTP of it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bridge.ending import EndReason
-
-# A request of a monitor is some 200 bytes; headers beyond this are nobody's that we know.
-MAX_REQUEST = 8192
+from bridge.http_exchange import Page, Request
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,16 +86,9 @@ class WorkerHealth:
         return self.report is not None and self.report.ready
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    status: int
-    text: str
-    content_type: str = "text/plain; charset=utf-8"
-
-
 def page(path: str, workers: Iterable[WorkerHealth]) -> Page:
     """The page at `path`."""
-    match path.partition("?")[0]:
+    match path:
         case "/healthz":
             return Page(200, "ok\n")
         case "/readyz":
@@ -177,35 +168,8 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-_PHRASES = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-}  # fmt: skip
-
-
-def answer(request: bytes, page_at: Callable[[str], Page]) -> bytes | None:
-    """The whole answer to what a client has sent so far; None: its request is not complete yet.
-
-    RFC 9112: the head ends with an empty line (2.2: a bare LF is a line end, too). Close the connection after it.
-    """
-    head, end, _ = request.replace(b"\r\n", b"\n").partition(b"\n\n")
-    if not end:
-        if len(request) <= MAX_REQUEST:
-            return None
-        return _response(Page(431, f"more than {MAX_REQUEST} bytes\n"))
-    match head.partition(b"\n")[0].split(b" "):
-        case [method, target, version] if version.startswith(b"HTTP/1."):
-            if method not in (b"GET", b"HEAD"):
-                return _response(Page(405, "GET only\n"), "Allow: GET, HEAD\r\n")
-            return _response(page_at(target.decode("latin-1")), body=method == b"GET")
-        case _:
-            return _response(Page(400, "not an HTTP/1 request\n"))
-
-
-def _response(it: Page, header: str = "", *, body: bool = True) -> bytes:
-    content = it.text.encode()
-    head = (
-        f"HTTP/1.1 {it.status} {_PHRASES[it.status]}\r\nContent-Type: {it.content_type}\r\n"
-        f"Content-Length: {len(content)}\r\nConnection: close\r\n{header}\r\n"
-    )
-    return head.encode() + (content if body else b"")
+def answer(request: Request, workers: Iterable[WorkerHealth]) -> Page:
+    """The answer to a request, whatever it asks for."""
+    if request.method not in ("GET", "HEAD"):
+        return Page(405, "GET only\n", headers=(("Allow", "GET, HEAD"),))
+    return page(request.path, workers)

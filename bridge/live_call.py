@@ -77,8 +77,20 @@ class LiveCall:
         self._conversation = conversation
         self._apply = apply
         self._clock = clock
+        self._began_at = clock()
+        self.answered = False
         self._observers: Observers[CallEvent] = Observers(WAITING_EVENTS)
         self._answers: dict[str, tuple[trio.Event, list[str]]] = {}
+
+    @property
+    def lasts_s(self) -> float:
+        """How long the call has lasted."""
+        return self._clock() - self._began_at
+
+    @property
+    def state(self) -> str:
+        """`connecting` until the caller is answered, then the dialogue's: `listening`, `responding`, `closing`, ..."""
+        return self._conversation.state.value if self.answered else "connecting"
 
     # Hearing ---------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 serve
 |- watch signals                 SIGTERM, SIGINT, SIGHUP -> drain: nothing new, running calls finish within `limits.drain_s`
 |- health                        the pages of `health`; of several workers each reports to its supervisor instead
+|- control door                  `control_desk`: what an operator, or the dialplan, asks by HTTP
 |- ARI application               one websocket, reconnects for ever
 |- listen for AudioSocket
 `- calls (nursery)
@@ -17,6 +18,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID, uuid4
 
 import trio
@@ -28,14 +30,17 @@ from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
 from bridge.config import Config
+from bridge.control_desk import ControlDesk
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
 from bridge.health import CallCounts, Report, WorkerHealth
 from bridge.health_server import serve_health
+from bridge.http_server import serve_http
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
 from bridge.media_clock import MediaClock
+from bridge.next_step import NextSteps
 from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
 from bridge.switchboard import DRAINING, Expectation, NoCallControl, Switchboard
@@ -51,6 +56,12 @@ OnCall = Callable[[LiveCall], Awaitable[None]]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+# The dialplans of all plain calls of a worker that ends them at once.
+MOST_ASK_AT_ONCE = 512
+# How long a process that has drained waits for their questions.
+LAST_QUESTIONS_S = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
     """What tests replace: how the outside world is reached. The defaults are the network."""
@@ -58,14 +69,16 @@ class Seams:
     connect_model: Callable[[], trio.abc.Stream] | None = None
     connect_ari: Callable[[], trio.abc.Stream] | None = None
     listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
+    control_listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Told when the process can take calls. `audiosocket_port` is the real one where the configured one was 0."""
+    """Told when the process can take calls. The ports are the real ones where 0 was configured; no door: 0."""
 
     audiosocket_port: int
     drain: Callable[[], None]
+    control_port: int = 0
 
 
 class Bridge:
@@ -92,6 +105,10 @@ class Bridge:
         )
         self._seams = seams
         self._draining = trio.Event()
+        self._plain_calls: dict[str, trio.Event] = {}
+        self._steps = NextSteps()
+        self.desk = ControlDesk(config.server.control_token, self._services.calls, self._plain_calls, self._steps)
+        self._control_port = 0
 
     def drain(self) -> None:
         """Take no new calls, let the running ones finish within the limit, then end. Synchronous, idempotent."""
@@ -118,6 +135,18 @@ class Bridge:
             lateness_p99_ms=self._lateness.p99_ms(now),
         )
 
+    async def open_door(self, nursery: trio.Nursery) -> None:
+        """Serve the control door in `nursery`, if there is to be one. Raises `ConfigError` when its port is taken."""
+        address = self._config.server.control_address
+        if address:
+            serve_door = partial(
+                serve_http,
+                setting="server.control_address",
+                most_at_once=MOST_ASK_AT_ONCE,
+                listeners=self._seams.control_listeners,
+            )
+            self._control_port = await nursery.start(serve_door, address, self.desk.answer)
+
     async def run(self, task_status: trio.TaskStatus[Ready]) -> None:
         """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
@@ -132,7 +161,7 @@ class Bridge:
                         listening.start_soon(self._listen, listeners)
                         port = _port_of(listeners)
                         self._listening = True
-                        task_status.started(Ready(port, self.drain))
+                        task_status.started(Ready(port, self.drain, self._control_port))
                         _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
                         await self._draining.wait()
                         self._listening = False
@@ -141,7 +170,15 @@ class Bridge:
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()
+        await self._last_questions()
         _log.info("drained")
+
+    async def _last_questions(self) -> None:
+        """Let the dialplans of the last plain calls ask what comes next, before the door closes for good."""
+        with trio.move_on_after(LAST_QUESTIONS_S):
+            since = trio.current_time() - LAST_QUESTIONS_S
+            while self._config.server.control_address and self._steps.untold_since(since):  # noqa: ASYNC110 - at most 2 s, once
+                await trio.sleep(0.05)
 
     async def _serve_control(self, scope: trio.CancelScope) -> None:
         with scope:
@@ -284,15 +321,26 @@ class Bridge:
     async def _run_plain(self, leg: AudioSocketLeg) -> None:
         """A call by AudioSocket() or Dial(AudioSocket/...): nobody told us of it before its media came."""
         name, agent = self._config.agent_for()
-        control = NoCallControl()
-        refusal = self.switchboard.admit(trio.current_time())
-        if refusal is not None:
-            self.counts.refuse(refusal[0])
-            await self._turn_away(leg.call_id, name, control, *refusal)
-            return
-        self.counts.admit()
-        with self.switchboard.slot():
-            self.counts.end(await self._hold_plain(leg, name, agent, control))
+        call_id = str(leg.call_id)
+        ended = self._plain_calls[call_id] = trio.Event()
+
+        def remember(line: str) -> None:
+            self._steps.remember(call_id, line, trio.current_time())
+            ended.set()
+
+        control = NoCallControl(remember if self._config.server.control_address else None)
+        try:
+            refusal = self.switchboard.admit(trio.current_time())
+            if refusal is not None:
+                self.counts.refuse(refusal[0])
+                await self._turn_away(leg.call_id, name, control, *refusal)
+                return
+            self.counts.admit()
+            with self.switchboard.slot():
+                self.counts.end(await self._hold_plain(leg, name, agent, control))
+        finally:
+            ended.set()
+            del self._plain_calls[call_id]
 
     async def _hold_plain(self, leg: AudioSocketLeg, name: str, agent: Agent, control: NoCallControl) -> str:
         """Returns why the call ended."""
@@ -344,6 +392,7 @@ async def serve(
                 return [WorkerHealth(server.worker or 1, bridge.report())]
 
             await nursery.start(serve_health, server.health_address, health)
+        await bridge.open_door(nursery)
         nursery.start_soon(_watch_signals, bridge, nursery.cancel_scope, supervisor is None)
         await bridge.run(task_status)
         nursery.cancel_scope.cancel()

@@ -7,13 +7,14 @@ first frame arrives. A UUID that nobody expects is a plain `AudioSocket()` call.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import trio
 
+from bridge import next_step
 from bridge.agent import Agent
 from bridge.config import MediaFormat
 from bridge.destinations import Destination
@@ -26,34 +27,50 @@ DRAINING = "the bridge is being stopped"
 
 
 class NoCallControl:
-    """The control of a call that came without ARI: the dialplan keeps the channel, we have only its audio."""
+    """The control of a call that came without ARI: the dialplan keeps the channel, we have only its audio.
+
+    `remember` is told once what the dialplan is to do when the media ends (`next_step`); None: it can not ask us.
+    """
 
     reports_digits = False
     caller = ""
     called = ""
+
+    def __init__(self, remember: Callable[[str], None] | None = None) -> None:
+        self._remember = remember
+        self._transferred = ""
 
     async def answer(self) -> None:
         """The dialplan has answered already."""
         await trio.lowlevel.checkpoint()
 
     async def check(self, destination: Destination) -> str:
-        """Raises `ControlUnavailable`: only the dialplan can send this caller elsewhere."""
+        """Only whether the dialplan can be told of such a place; whether there is one, it alone knows. Raises
+        `ControlUnavailable`."""
         await trio.lowlevel.checkpoint()
-        raise _no_way(destination.where)
+        self._line_to(destination.where)
+        return ""
 
     async def transfer(self, destination: str) -> None:
-        """Raises `ControlUnavailable`."""
+        """Leave to the dialplan where the caller goes on. Raises `ControlUnavailable`."""
         await trio.lowlevel.checkpoint()
-        raise _no_way(destination)
+        self._transferred = self._line_to(destination)
 
     async def refer(self, address: str, referred_by: str) -> None:
         """Raises `ControlUnavailable`."""
         await trio.lowlevel.checkpoint()
-        raise _no_way(address)
+        raise _no_way(address, "it can go to the dialplan (`to`) only")
 
     def target(self, destination: Destination) -> TransferTarget:
         """Raises `ControlUnavailable`."""
-        raise _no_way(destination.where)
+        raise _no_way(destination.where, "it can go to the dialplan (`to`) only")
+
+    def _line_to(self, destination: str) -> str:
+        if self._remember is None:
+            raise _no_way(destination, "without server.control_address its dialplan can not ask where it goes on")
+        if (line := next_step.goto(destination)) is None:
+            raise _no_way(destination, "it can go to the dialplan (`to`) only")
+        return line
 
     async def next_event(self) -> ControlEvent:
         """Waits for ever: nothing is reported but by the media connection."""
@@ -61,12 +78,17 @@ class NoCallControl:
         raise AssertionError("unreachable")
 
     async def release(self, reason: EndReason, detail: str) -> None:
-        """Nothing is held."""
+        """Nothing is held. What the dialplan will ask for is known before this waits for anything, so that it is there
+        when the leg, which is closed at the same time, tells Asterisk to go on."""
+        if self._remember is not None:
+            self._remember(self._transferred or next_step.after(reason))
         await trio.lowlevel.checkpoint()
 
 
-def _no_way(where: str) -> ControlUnavailable:
-    return ControlUnavailable(f"no transfer to {where}: this call came by AudioSocket() or Dial(), not by Stasis()")
+def _no_way(where: str, why: str) -> ControlUnavailable:
+    return ControlUnavailable(
+        f"no transfer to {where}: this call came by AudioSocket() or Dial(), not by Stasis(), and {why}"
+    )
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ CONFIG = """\
 audiosocket_port = {media_port}
 log_format = "json"
 health_address = ""
+control_address = ""
 [asterisk]
 enabled = {asterisk}
 password = "bridge"

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import trio
 from sdk_types import check_client, check_server
 
@@ -35,6 +36,7 @@ from simulators.realtime_faults import Faults
 from simulators.realtime_server import RealtimeServer
 
 FAST = Pace(speed=math.inf, first_ms=100)
+CONTROL_TOKEN = "the-token-of-tests"
 RATES_HZ = {"slin": 8000, "slin16": 16000, "slin24": 24000}
 
 
@@ -94,6 +96,7 @@ class House:
         self.ari = ari
         self.rate_hz = rate_hz
         self.media = MemoryListener()
+        self.door = MemoryListener()
         self.ready: Ready
         self.model_up = True
         self.dials = 0
@@ -120,6 +123,22 @@ class House:
         caller = await Caller.dial(self.media.connect(), uuid4(), rate_hz)
         self.nursery.start_soon(caller.run)
         return caller
+
+    async def ask(
+        self, method: str, path: str, body: object = None, *, token: str = CONTROL_TOKEN
+    ) -> tuple[int, Any]:
+        """One request to the control door: its status, and what it answers, decoded if it is JSON."""
+        content = b"" if body is None else msgspec.json.encode(body)
+        request = (
+            f"{method} {path} HTTP/1.1\r\nHost: bridge\r\nContent-Length: {len(content)}\r\n"
+            + (f"Authorization: Bearer {token}\r\n" if token else "")
+            + "\r\n"
+        )
+        async with self.door.connect() as client:
+            await client.send_all(request.encode() + content)
+            head, _, told = b"".join([data async for data in client]).partition(b"\r\n\r\n")
+        is_json = b"Content-Type: application/json" in head
+        return int(head.split(b" ")[1]), msgspec.json.decode(told) if is_json else told.decode()
 
     def dial_media(self, _host: str, data: str, media_format: str) -> None:
         """What Asterisk does for externalMedia."""
@@ -197,6 +216,8 @@ async def house(
         "asterisk.password": "bridge",
         "asterisk.format": media_format,
         "server.health_address": "",
+        "server.control_address": "127.0.0.1:0",
+        "server.control_token": CONTROL_TOKEN,
         **(overrides or {}),
     }
     config = load_config(settings, {}, chosen)
@@ -213,7 +234,12 @@ async def house(
             try:
                 it.model_listener = await model.listen_in_memory(nursery)
                 await nursery.start(ari.run)
-                seams = Seams(connect_model=it.connect_model, connect_ari=ari.connect, listeners=[it.media])
+                seams = Seams(
+                    connect_model=it.connect_model,
+                    connect_ari=ari.connect,
+                    listeners=[it.media],
+                    control_listeners=[it.door],
+                )
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
                     with bridge_scope:

@@ -326,9 +326,11 @@ async def test_a_transfer_that_fails_comes_back_to_the_agent(autojump_clock: Moc
         assert (await it.ended())["reason"] == "caller_hung_up"
 
 
-async def test_a_plain_call_can_not_be_transferred_and_the_model_hears_why(autojump_clock: MockClock) -> None:
+async def test_a_plain_call_whose_dialplan_can_not_ask_is_not_transferred_and_the_model_hears_why(
+    autojump_clock: MockClock,
+) -> None:
     script = Script.of([Say("One moment."), Call("transfer_call", {"destination": "reception"})], Say("Sorry!"))
-    async with house(script, settings=TRANSFERS) as it:
+    async with house(script, settings=TRANSFERS, overrides={"server.control_address": ""}) as it:
         caller = await it.plain_call()
         await it.hears_of("agent_said", 2)
         assert "Stasis()" in it.model.session.items[-2].text

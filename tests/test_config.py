@@ -75,10 +75,11 @@ def test_the_command_line_sets_plain_settings_only(path: str) -> None:
         load_config("[[routes]]\nagent = 'default'", {}, {path: "x"})
 
 
-def test_a_worker_has_a_port_an_app_and_a_health_port_of_its_own() -> None:
+def test_a_worker_has_ports_and_an_app_of_its_own() -> None:
     text = "[server]\nworkers = 4\n[asterisk]\napp = 'sales-1'\nmedia_address = 'pbx.test:9092'"
     third = load_config(text, {"BRIDGE_WORKER": "3"})
     assert (third.server.audiosocket_port, third.server.health_address) == (9094, "127.0.0.1:9194")
+    assert third.server.control_address == "127.0.0.1:9294"
     assert (third.asterisk.app, third.asterisk.media_address) == ("sales-3", "pbx.test:9094")
     assert (third.server.worker, third.server.workers) == (3, 1), "it is one process, and supervises nobody"
     first = load_config("[asterisk]\napp = 'sales'", {"BRIDGE_WORKER": "1"})
@@ -87,10 +88,12 @@ def test_a_worker_has_a_port_an_app_and_a_health_port_of_its_own() -> None:
 
 
 def test_what_is_off_or_any_stays_so_in_every_worker() -> None:
-    text = "[server]\naudiosocket_port = 0\nhealth_address = ''\n[asterisk]\nmedia_address = 'h:0'"
+    text = (
+        "[server]\naudiosocket_port = 0\nhealth_address = ''\ncontrol_address = ''\n[asterisk]\nmedia_address = 'h:0'"
+    )
     second = load_config(text, {"BRIDGE_WORKER": "2"})
     assert (second.server.audiosocket_port, second.server.health_address) == (0, "")
-    assert second.asterisk.media_address == "h:0"
+    assert (second.server.control_address, second.asterisk.media_address) == ("", "h:0")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,19 @@ def test_what_is_off_or_any_stays_so_in_every_worker() -> None:
         ({"worker": 9, "health_address": "localhost:65530"}, "server.health_address: worker 9 would be beyond 65535"),
         ({"workers": 2, "health_address": "localhost:9093"}, "port 9093 is that of a worker: they take 9092 to 9093"),
         ({"health_address": "9192"}, "server.health_address: must be HOST:PORT"),
+        ({"control_address": "9292"}, "server.control_address: must be HOST:PORT"),
+        (
+            {"worker": 9, "control_address": "localhost:65530"},
+            "server.control_address: worker 9 would be beyond 65535",
+        ),
+        (
+            {"workers": 9, "control_address": "localhost:9100"},
+            "port 9100 is that of a worker: they take 9092 to 9100",
+        ),
+        ({"workers": 9, "control_address": "localhost:9190"}, "port 9192 is that of the health pages"),
+        ({"control_address": "localhost:9192"}, "port 9192 is that of the health pages"),
+        ({"control_token": "short"}, "server.control_token: must be at least 16"),
+        ({"control_token": "with a space in the middle"}, "server.control_token: must be at least 16"),
     ],
 )
 def test_workers_that_can_not_be(settings: dict[str, object], says: str) -> None:

@@ -6,12 +6,12 @@ import re
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
 
 from bridge.ending import EndReason
 from bridge.errors import ConfigError
-from bridge.health import MAX_REQUEST, CallCounts, Page, Report, WorkerHealth, answer, metrics, page
-from bridge.health_server import REQUEST_S, answer_one, serve_health
+from bridge.health import CallCounts, Report, WorkerHealth, answer, metrics, page
+from bridge.health_server import serve_health
+from bridge.http_exchange import Page, Request
 
 READY = Report(pid=1, listening=True, connected=True, calls_max=100)
 
@@ -81,78 +81,15 @@ def test_metrics_are_what_prometheus_reads() -> None:
         assert len(re.findall(rf"(?:^{name}\{{.*\n)+", text, re.MULTILINE)) <= 1
 
 
-def get(path: bytes, **_: object) -> bytes:
+def get(path: bytes) -> bytes:
     return b"GET " + path + b" HTTP/1.1\r\nHost: here\r\nUser-Agent: kube-probe/1.31\r\n\r\n"
 
 
-def ask(request: bytes) -> str:
-    told = answer(request, lambda path: page(path, workers(READY)))
-    assert told is not None
-    return told.decode()
-
-
-def test_a_probe_is_answered_and_the_connection_closed() -> None:
-    told = ask(get(b"/readyz"))
-    head, _, body = told.partition("\r\n\r\n")
-    assert head.splitlines()[0] == "HTTP/1.1 200 OK"
-    assert "Connection: close" in head
-    assert f"Content-Length: {len(body)}" in head
-    assert ask(get(b"/metrics?x=1")).splitlines()[1].startswith("Content-Type: text/plain; version=0.0.4")
-
-
-def test_a_request_by_hand_may_have_bare_line_ends() -> None:
-    assert "200 OK" in ask(b"GET /healthz HTTP/1.0\n\n")
-
-
-def test_head_has_the_length_and_no_body() -> None:
-    told = ask(b"HEAD /healthz HTTP/1.1\r\n\r\n")
-    assert "Content-Length: 3" in told
-    assert told.endswith("\r\n\r\n")
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (get(b"/"), "404"),
-        (b"POST /healthz HTTP/1.1\r\n\r\n", "405"),
-        (b"\x16\x03\x01\x02\r\n\r\n", "400"),
-        (b"GET /healthz\r\n\r\n", "400"),
-        (b"GET /healthz HTTP/2.0\r\n\r\n", "400"),
-        (b"GET /healthz HTTP/1.1 x\r\n\r\n", "400"),
-        (b"x" * (MAX_REQUEST + 1), "431"),
-    ],
-)
-def test_what_is_not_a_request_of_ours_is_told_so(request_: bytes, status: str) -> None:
-    assert ask(request_).split(" ")[1] == status
-
-
-def test_a_request_that_is_not_complete_gets_nothing_yet() -> None:
-    assert answer(get(b"/healthz")[:-2], lambda path: page(path, [])) is None
-
-
-async def test_a_request_may_come_in_pieces(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(answer_one, ours, lambda: workers(READY))
-        for byte in get(b"/readyz"):
-            await theirs.send_all(bytes([byte]))
-        told = await theirs.receive_some()
-    assert told.startswith(b"HTTP/1.1 200 OK")
-
-
-async def test_a_client_that_dawdles_is_sent_away(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_stream_pair()
-    began = trio.current_time()
-    await theirs.send_all(b"GET /healthz HTTP/1.1\r\n")
-    await answer_one(ours, list)
-    assert trio.current_time() - began == REQUEST_S
-
-
-async def test_a_client_that_leaves_harms_nobody(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_stream_pair()
-    await theirs.send_all(get(b"/healthz"))
-    await theirs.aclose()
-    await answer_one(ours, list)
+def test_only_reading_is_possible() -> None:
+    assert answer(Request("GET", "/healthz"), []) == Page(200, "ok\n")
+    assert answer(Request("HEAD", "/healthz"), []).status == 200
+    refused = answer(Request("POST", "/healthz"), [])
+    assert (refused.status, refused.headers) == (405, (("Allow", "GET, HEAD"),))
 
 
 async def test_on_a_port_one_request_a_connection() -> None:

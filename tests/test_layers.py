@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "sounds",
                 "tones",
             }
-            | {"dialect", "endpoint", "asterisk_version"}
+            | {"dialect", "endpoint", "asterisk_version", "http_exchange"}
             | {"realtime_mcp", "mcp", "realtime_errors"}
             | {"cached_item", "item_changes", "caller_audio", "event_fields", "message_content"}
         ),
@@ -69,6 +69,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
             | {"item_cache", "event_stream", "tool_turns"}
             | {"health", "worker_policy"}
+            | {"control_door", "next_step"}
         ),
     ),
     (
@@ -86,7 +87,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "telemetry",
                 "sound_files",
             }
-            | {"session_streams", "health_server"}
+            | {"session_streams", "health_server", "http_server"}
         ),
     ),
     (
@@ -97,7 +98,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "one process, or several",
-        frozenset({"worker_link", "server", "supervisor", "__main__"})
+        frozenset({"worker_link", "server", "control_desk", "supervisor", "__main__"})
         | {"doctor", "doctor_asterisk", "doctor_media", "doctor_host", "doctor_model"},
     ),
 )
@@ -109,6 +110,7 @@ SHELL_FAMILIES = {
         ("audiosocket_leg", "nowait_io"),
         ("realtime_client", "websocket_writer"),
         ("websocket_writer", "nowait_io"),
+        ("health_server", "http_server"),
     )
 }
 PURE_FORBIDDEN = {"trio", "socket", "time", "random", "logging", "websockets", "asyncio", "threading", "datetime"}

@@ -180,7 +180,12 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        settings = (f"server.audiosocket_port={port}", "asterisk.enabled=false", "server.health_address=")
+        settings = (
+            f"server.audiosocket_port={port}",
+            "asterisk.enabled=false",
+            "server.health_address=",
+            "server.control_address=",
+        )
         assert main(["serve", *(word for setting in settings for word in ("--set", setting))]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 

@@ -44,7 +44,7 @@ class Watch:
 
     async def get(self, path: str) -> str:
         async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
-            await stream.send_all(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: bridge\r\n\r\n".encode())
             return b"".join([data async for data in stream]).decode()
 
 

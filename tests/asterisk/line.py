@@ -37,6 +37,7 @@ from simulators.caller import Caller
 from simulators.model_script import Brain, Script
 from simulators.realtime_server import RealtimeServer
 
+CONTROL_TOKEN = "the-token-of-tests"
 FORMATS = ("slin", "slin16", "slin24")
 # What Asterisk needs to notice and clear a hang-up: some ms on an idle machine.
 CLEARED_S = 3.0
@@ -108,6 +109,7 @@ class Line:
     media_port: int
     test_id: str
     app: str
+    control_port: int = 0
     collector: _Collector = field(default_factory=_Collector)
     phones: list[Phone] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
@@ -305,6 +307,8 @@ async def line(
                     "asterisk.media_address": f"127.0.0.1:{media_port}",
                     "server.audiosocket_port": str(media_port),
                     "server.health_address": "",
+                    "server.control_address": "127.0.0.1:0",
+                    "server.control_token": CONTROL_TOKEN,
                     **(overrides or {}),
                 }
                 config = load_config(settings, {}, chosen)
@@ -315,6 +319,7 @@ async def line(
                     served.set()
 
                 ready = await nursery.start(run_bridge)
+                it.control_port = ready.control_port
                 await it.hears_of("ARI connected", within_s=5)
                 try:
                     yield it

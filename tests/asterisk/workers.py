@@ -75,7 +75,7 @@ class Workers:
     async def get(self, path: str) -> str:
         """A page of the health port."""
         async with await trio.open_tcp_stream("127.0.0.1", self.health_port) as stream:
-            await stream.send_all(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: bridge\r\n\r\n".encode())
             return b"".join([data async for data in stream]).decode()
 
     async def sample(self, name: str, worker: int) -> float:
@@ -154,7 +154,7 @@ async def workers(count: int = 2, *, drain_s: float = 30.0, limit_s: float = 180
             config, log = Path(folder) / "bridge.toml", Path(folder) / "log"
             config.write_text(
                 f'[server]\naudiosocket_port = {first}\nworkers = {count}\nlog_format = "json"\nmax_lateness_ms = 0\n'
-                f'health_address = "127.0.0.1:{health_port}"\n'
+                f'health_address = "127.0.0.1:{health_port}"\ncontrol_address = ""\n'
                 f'[asterisk]\napp = "{names[0]}"\npassword = "bridge"\nmedia_address = "127.0.0.1:{first}"\n'
                 f'[realtime]\nurl = "ws://127.0.0.1:{model_port}/v1/realtime"\napi_key = "test-key"\n'
                 f"[limits]\ndrain_s = {drain_s}\n"

@@ -1,0 +1,97 @@
+"""HTTP on a port, one request a connection: the health pages and the control door. Bounded in time and in number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from bridge.errors import ConfigError
+from bridge.http_exchange import Exchange, Page, Refused, Request
+
+_log = logging.getLogger("bridge.http")
+
+# A request comes in one packet or two. Whoever dawdles, or opens many connections, is sent away, and costs no call.
+REQUEST_S = 5.0
+MOST_AT_ONCE = 16
+
+Answer = Callable[[Request], Awaitable[Page]]
+
+
+async def serve_http(
+    address: str,
+    answer: Answer,
+    *,
+    setting: str,
+    most_at_once: int = MOST_AT_ONCE,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer on `address` (HOST:PORT), or on `listeners`, for ever; `started` is told the port.
+
+    Raises `ConfigError`, which names `setting`, when it can not listen there.
+    """
+    ours = list(listeners or await _listen(address, setting))
+    at_once = 0
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        nonlocal at_once
+        at_once += 1
+        try:
+            if at_once <= most_at_once:
+                await answer_one(stream, answer)
+        finally:
+            at_once -= 1
+            # Nothing more is owed to this client, so nothing is waited for.
+            await trio.aclose_forcefully(stream)
+
+    first = ours[0]
+    task_status.started(int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0)
+    await trio.serve_listeners(handle, ours)
+
+
+async def _listen(address: str, setting: str) -> list[trio.SocketListener]:
+    host, _, port = address.rpartition(":")
+    try:
+        return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: cannot listen on {address}: {error.strerror or error}; is another bridge running? "
+            'Give each its own, or "" for none'
+        ) from error
+
+
+async def answer_one(stream: trio.abc.Stream, answer: Answer) -> None:
+    """Read one request within `REQUEST_S` and answer it; how long that takes is `answer`'s to bound.
+
+    A client that leaves, or is too slow, gets nothing.
+    """
+    exchange = Exchange()
+    try:
+        with trio.move_on_after(REQUEST_S) as reading:
+            request = None
+            try:
+                while request is None:
+                    data = await stream.receive_some(4096)
+                    if not data:
+                        return
+                    request = exchange.receive(bytes(data))
+            except Refused as refused:
+                await stream.send_all(exchange.reply(refused.page))
+                return
+        if reading.cancelled_caught or request is None:
+            return
+        page = await _answered(answer, request)
+        with trio.move_on_after(REQUEST_S):
+            await stream.send_all(exchange.reply(page))
+    except trio.BrokenResourceError:
+        _log.debug("an HTTP client has left")
+
+
+async def _answered(answer: Answer, request: Request) -> Page:
+    try:
+        return await answer(request)
+    except Exception:
+        _log.exception("a defect of the bridge: %s %s could not be answered", request.method, request.path)
+        return Page(500, "a defect of the bridge; its log says more\n")

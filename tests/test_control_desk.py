@@ -1,0 +1,158 @@
+"""The control door of a whole bridge: an operator acts in a running call, and a dialplan asks what comes next."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+import trio
+from house import house
+from trio.testing import MockClock
+
+from bridge.control_desk import ENDING_S
+from bridge.server import LAST_QUESTIONS_S
+from simulators.ari_channels import Place
+from simulators.model_script import Call, Say, Script
+
+TRANSFERS = 'agents.default.transfers.reception = { to = "600@phones", description = "a human" }'
+
+
+def hello() -> Script:
+    return Script.of(Say("Hello!", ms=300), Say("One moment.", ms=300))
+
+
+async def test_an_operator_sees_a_call_and_ends_it(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        assert await it.ask("GET", "/calls") == (200, {"calls": []})
+        await it.stasis_call(caller=("1001", "Alice"))
+        await it.hears_of("agent_said")
+        await trio.sleep(1)
+        status, told = await it.ask("GET", "/calls")
+        assert status == 200
+        [call] = told["calls"]
+        assert (call["agent"], call["caller"], call["state"]) == ("default", "1001 Alice", "listening")
+        assert 1 < call["seconds"] < 5
+        status, one = await it.ask("GET", f"/calls/{call['id']}")
+        assert (status, one["id"], one.keys()) == (200, call["id"], call.keys())
+        status, told = await it.ask("POST", f"/calls/{call['id']}/hang_up", {"reason": "closing time"})
+        assert (status, told["state"]) == (202, "closing")
+        record = await it.ended()
+        assert (record["reason"], record["detail"]) == ("agent_hung_up", "closing time")
+        assert await it.ask("GET", "/calls") == (200, {"calls": []})
+        status, told = await it.ask("POST", f"/calls/{call['id']}/hang_up")
+        assert status == 404
+        assert "no call" in told["error"]
+
+
+async def test_a_call_that_is_not_answered_yet_is_listed_as_connecting(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        it.model.faults.created_after_s = 2.0
+        await it.stasis_call()
+        await trio.sleep(0.5)
+        [call] = (await it.ask("GET", "/calls"))[1]["calls"]
+        assert call["state"] == "connecting"
+        await it.hears_of("agent_said")
+
+
+async def test_an_operator_has_something_said_and_transfers(autojump_clock: MockClock) -> None:
+    async with house(hello(), settings=TRANSFERS) as it:
+        it.ari.dialplan.add(("phones", "600", "1"))
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        call_id = (await it.ask("GET", "/calls"))[1]["calls"][0]["id"]
+        assert (await it.ask("POST", f"/calls/{call_id}/say", {"text": "One moment, please."}))[0] == 202
+        asked = await it.model.wait_for("response.create", 2)
+        assert "One moment, please." in asked["response"]["instructions"]
+        status, told = await it.ask("POST", f"/calls/{call_id}/transfer", {"destination": "moon"})
+        assert status == 400
+        assert told["error"] == "agent default has no destination 'moon'; known: reception"
+        assert (await it.ask("POST", f"/calls/{call_id}/transfer", {"destination": "reception"}))[0] == 202
+        record = await it.ended()
+        assert record["reason"] == "transferred"
+        assert channel.dialplan == Place("phones", "600", "1")
+        assert len(it.told("agent_said")) == 2, "what was to be said before comes first"
+
+
+async def test_no_token_no_deed(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        assert (await it.ask("GET", "/calls", token=""))[0] == 401
+        assert (await it.ask("POST", "/calls", {"to": "PJSIP/x"}, token="guessed"))[0] == 401
+
+
+async def test_calls_are_not_placed_before_somebody_can(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        assert (await it.ask("POST", "/calls", {"to": "PJSIP/alice"}))[0] == 501
+
+
+@pytest.mark.parametrize(
+    ("tool", "line", "reason"),
+    [
+        (Call("transfer_call", {"destination": "reception"}), "goto,phones,600,1", "transferred"),
+        (Call("hang_up"), "hang_up,agent_hung_up", "agent_hung_up"),
+    ],
+)
+async def test_the_dialplan_of_a_plain_call_is_told_what_the_agent_decided(
+    autojump_clock: MockClock, tool: Call, line: str, reason: str
+) -> None:
+    async with house(Script.of([Say("One moment.", ms=500), tool]), settings=TRANSFERS) as it:
+        caller = await it.plain_call(16000)
+        await caller.ended.wait()
+        assert caller.ended_how == "hangup", "0x00: the dialplan goes on"
+        for _ in range(2):  # a line is not used up
+            assert await it.ask("GET", f"/calls/{caller.call_id}/next", token="") == (200, line)
+        assert (await it.ended())["reason"] == reason
+
+
+async def test_a_plain_caller_whose_model_is_lost_goes_on(autojump_clock: MockClock) -> None:
+    async with house(hello(), overrides={"limits.reconnect_s": "3"}) as it:
+        caller = await it.plain_call()
+        await it.hears_of("agent_said")
+        it.model_up = False
+        await it.model.session.drop()
+        await caller.ended.wait()
+        assert await it.ask("GET", f"/calls/{caller.call_id}/next", token="") == (200, "continue,model_lost")
+
+
+async def test_a_plain_caller_who_is_refused_goes_on(autojump_clock: MockClock) -> None:
+    async with house(hello(), overrides={"server.max_calls": "1"}) as it:
+        first = await it.plain_call()
+        await it.hears_of("agent_said")
+        second = await it.plain_call()
+        await second.ended.wait()
+        assert await it.ask("GET", f"/calls/{second.call_id}/next", token="") == (200, "continue,refused_busy")
+        await first.hang_up()
+
+
+async def test_who_asks_too_early_waits_a_moment_for_the_end(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        caller = await it.plain_call()
+        await it.hears_of("agent_said")
+        began = trio.current_time()
+        assert await it.ask("GET", f"/calls/{caller.call_id}/next") == (409, "continue")
+        assert trio.current_time() - began == ENDING_S
+
+        async def hang_up_soon() -> None:
+            await trio.sleep(0.3)
+            await caller.hang_up()
+
+        it.nursery.start_soon(hang_up_soon)
+        # Its media ended without the bridge's doing; if the caller is still there, somebody has to be found.
+        assert await it.ask("GET", f"/calls/{caller.call_id}/next") == (200, "continue,caller_hung_up")
+
+
+async def test_an_unknown_call_is_sent_on(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        assert await it.ask("GET", f"/calls/{uuid4()}/next", token="") == (404, "continue")
+
+
+async def test_a_process_that_drains_answers_the_last_dialplan_before_it_ends(autojump_clock: MockClock) -> None:
+    script = Script.of([Say("Goodbye.", ms=500), Call("hang_up")])
+    async with house(script) as it:
+        caller = await it.plain_call()
+        await it.hears_of("agent_starts")
+        it.ready.drain()
+        await caller.ended.wait()
+        await trio.sleep(LAST_QUESTIONS_S / 2)
+        assert await it.ask("GET", f"/calls/{caller.call_id}/next") == (200, "hang_up,agent_hung_up")
+        assert not it.told("drained")
+        await it.hears_of("drained")
