@@ -3,7 +3,7 @@
     GET  /calls                     the running calls
     GET  /calls/UUID                one of them
     POST /calls/UUID/hang_up        {"reason": "..."}                     may be left out
-    POST /calls/UUID/transfer       {"destination": "reception"}          a name of the agent's profile; "number" if it takes one
+    POST /calls/UUID/transfer       {"destination": "reception"}          "number" too, if it takes one
     POST /calls/UUID/say            {"text": "..."}
     GET  /calls/UUID/next           what the dialplan is to do next (`next_step`); no token: the UUID is the secret
     POST /calls                     {"to": ..., ...}                      place a call
