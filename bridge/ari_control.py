@@ -79,6 +79,7 @@ class AriApp:
         self._unfinished: dict[str, ChannelControl] = {}
         self._outgoing: dict[str, OutgoingChannel] = {}
         self._joined: set[Joined] = set()
+        self._parted = trio.Event()
         self._settled = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -199,6 +200,13 @@ class AriApp:
     def forget_joined(self, joined: Joined) -> None:
         """They have parted."""
         self._joined.discard(joined)
+        self._parted.set()
+        self._parted = trio.Event()
+
+    async def all_parted(self) -> None:
+        """Wait until nobody whom a transfer has joined talks any more."""
+        while self._joined:
+            await self._parted.wait()
 
     @property
     def transferred(self) -> int:

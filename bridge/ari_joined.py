@@ -53,7 +53,6 @@ class Joined:
             soon(self._part)
 
     async def _part(self) -> None:
-        logger.info("ARI: a transferred call is over (%s)", self.bridge_id)
         try:
             for channel_id in self.channel_ids:
                 await attempt(
@@ -62,5 +61,6 @@ class Joined:
                     )
                 )
             await attempt(self._app.request("DELETE", f"bridges/{self.bridge_id}"))
+            logger.info("ARI: a transferred call is over", extra={"facts": {"bridge": self.bridge_id}})
         finally:
             self._app.forget_joined(self)

@@ -166,7 +166,17 @@ class Bridge:
                         await self._draining.wait()
                         self._listening = False
                         listening.cancel_scope.cancel()
-                    self._calls.cancel_scope.deadline = trio.current_time() + self._config.limits.drain_s
+                    deadline = trio.current_time() + self._config.limits.drain_s
+                    self._calls.cancel_scope.deadline = deadline
+                if self._ari is not None:
+                    # Somebody must hang up the one when the other has gone. Who still talks when time is up talks on, and
+                    # the next process looks after them.
+                    with trio.move_on_at(deadline):
+                        await self._ari.all_parted()
+                    if self._ari.transferred:
+                        _log.warning(
+                            "transferred calls go on without us", extra={"facts": {"calls": self._ari.transferred}}
+                        )
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()

@@ -23,7 +23,8 @@ class Place:
 
 @dataclass(eq=False)
 class FakeChannel:
-    """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`."""
+    """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`; then `hung_up_with` is the
+    cause that ARI gave. `music`: the class of the music on hold that it hears."""
 
     server: AriServer
     id: str
@@ -37,6 +38,8 @@ class FakeChannel:
     dialplan: Place | str | None = None
     bridge: FakeBridge | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    music: str = ""
+    hung_up_with: int = 0
 
     def json(self) -> Json:
         """As in events and answers."""

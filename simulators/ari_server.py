@@ -21,10 +21,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.trio.server import ServerConnection, serve
 
+from simulators.ari_callees import Callee, OutgoingChannel
 from simulators.ari_channels import HUNG_UP, FakeBridge, FakeChannel, Json, Place
 from simulators.memory import MemoryListener
 
-__all__ = ["HUNG_UP", "AriServer", "FakeBridge", "FakeChannel", "Place"]
+__all__ = ["HUNG_UP", "AriServer", "Callee", "FakeBridge", "FakeChannel", "Place"]
 
 _PARAMETERS = {
     "bridges": {"type", "bridgeId", "name"},
@@ -35,7 +36,11 @@ _PARAMETERS = {
     "answer": set[str](),
     "variable": {"variable", "value"},
     "continue": {"context", "extension", "priority"},
-    "DELETE": {"reason"},
+    "create": {"endpoint", "app", "appArgs", "channelId", "originator", "formats"},
+    "dial": {"timeout", "caller"},
+    "moh": {"mohClass"},
+    "removeChannel": {"channel"},
+    "DELETE": {"reason", "reason_code"},
     "GET": {"only", "variable"},
 }
 
@@ -69,7 +74,8 @@ class AriServer:
     """One Asterisk. Serve it with `run`, let the bridge come in by `connect`, place calls with `incoming_call`.
 
     `has_events`: res_ari_events is loaded. `read_only`: the user may not change anything. `other_apps`: the Stasis apps of
-    other processes, with their channels. `dialplan` holds the places that exist, as `(context, exten, priority)`.
+    other processes, with their channels. `dialplan` holds the places that exist, as `(context, exten, priority)`, `callees`
+    whom one can call, by endpoint (`PJSIP/600`), `functions` what dialplan functions say (`QUEUE_EXISTS(support)`).
     `on_external_media(host, uuid, format)` is called when the bridge asks for media; it may raise
     `ConnectionRefusedError`. `requests` lists what was asked, in order.
     """
@@ -91,6 +97,8 @@ class AriServer:
         self.channels: dict[str, FakeChannel] = {}
         self.bridges: dict[str, FakeBridge] = {}
         self.dialplan: set[tuple[str, str, str]] = set()
+        self.callees: dict[str, Callee] = {}
+        self.functions: dict[str, str] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.on_external_media: Callable[[str, str, str], None] | None = None
         self.accepted = 0
@@ -268,12 +276,27 @@ class AriServer:
                 self._destroy_bridge(self._bridge(bridge_id))
             case "POST", ["bridges", bridge_id, "addChannel"]:
                 self._add_channels(self._bridge(bridge_id), query["channel"].split(","))
+            case "POST", ["bridges", bridge_id, "removeChannel"]:
+                self._remove_channel(self._bridge(bridge_id), query["channel"])
+            case "GET", ["endpoints", "PJSIP", name]:
+                return 200, self._callee(name).json(name)
+            case "GET", ["deviceStates", device]:
+                name = device.removeprefix("PJSIP%2F")
+                return 200, {"name": f"PJSIP/{name}", "state": self._callee(name).device}
+            case "POST", ["channels", "create"]:
+                return 200, self._create(query)
+            case "POST", ["channels", channel_id, "dial"]:
+                self._dial(self._channel(channel_id, in_stasis=True), query)
+            case "POST", ["channels", channel_id, "moh"]:
+                self._channel(channel_id, in_stasis=True).music = query.get("mohClass", "default")
+            case "DELETE", ["channels", channel_id, "moh"]:
+                self._channel(channel_id, in_stasis=True).music = ""
             case "POST", ["channels", "externalMedia"]:
                 return 200, self._external_media(query)
             case "GET", ["channels", channel_id]:
                 return 200, self._channel(channel_id).json()
             case "DELETE", ["channels", channel_id]:
-                self._hang_up(self._channel(channel_id))
+                self._hang_up(self._channel(channel_id), int(query.get("reason_code", "16")))
             case "GET", ["channels", channel_id, "variable"]:
                 return 200, {"value": self._read(self._channel(channel_id), query["variable"])}
             case "POST", ["channels", channel_id, action]:
@@ -351,8 +374,50 @@ class AriServer:
             self.emit("ChannelStateChange", channel=channel.json())
             self.enter(channel)
 
-    def _hang_up(self, channel: FakeChannel) -> None:
+    def _callee(self, name: str) -> Callee:
+        return self.callees.get(f"PJSIP/{name}") or _refuse(404, "Endpoint not found")
+
+    def _create(self, query: dict[str, str]) -> Json:
+        assert query["app"] == self.app
+        assert ("originator" in query) != ("formats" in query), "one of the two, says Asterisk"
+        callee = self.callees.get(query["endpoint"])
+        if callee is None or not callee.registered:
+            raise _Refused(500, "Allocation failed")
+        if query["channelId"] in self.channels:
+            _refuse(409, "Channel with given unique ID already exists")
+        channel = OutgoingChannel(
+            self,
+            query["channelId"],
+            f"{query['endpoint']}-{next(self._numbers):08x}",
+            arguments=tuple(query["appArgs"].split(",")),
+            state="Down",
+            callee=callee,
+        )
+        callee.channels.append(channel)
+        self.channels[channel.id] = channel
+        self.enter(channel)
+        return channel.json()
+
+    def _dial(self, channel: FakeChannel, query: dict[str, str]) -> None:
+        assert self._nursery is not None
+        if not isinstance(channel, OutgoingChannel) or channel.dialled:
+            _refuse(409, "Channel is not in the 'Down' state")
+        if "caller" in query and query["caller"] not in self.channels:
+            _refuse(404, "Channel not found")
+        self._nursery.start_soon(channel.ring, float(query["timeout"]))
+
+    def _remove_channel(self, bridge: FakeBridge, channel_id: str) -> None:
+        channel = self.channels.get(channel_id) or _refuse(400, "Channel not found")
+        if channel.bridge is not bridge:
+            _refuse(422, "Channel not in this bridge")
+        bridge.remove(channel)
+
+    def _hang_up(self, channel: FakeChannel, cause: int) -> None:
         self.emit("ChannelHangupRequest", cause=32, soft=True, channel=channel.json())
+        if isinstance(channel, OutgoingChannel):
+            channel.end(cause)
+            return
+        channel.hung_up_with = cause
         channel.leave(HUNG_UP)
         if channel.name.startswith("AudioSocket/"):
             self.emit("ChannelDestroyed", cause=16, cause_txt="Normal Clearing", channel=channel.json())
@@ -363,6 +428,8 @@ class AriServer:
                 _refuse(500, "Unable to read provided function")
             place = variable.removeprefix("DIALPLAN_EXISTS(").removesuffix(")").split(",")
             return "1" if tuple(place) in self.dialplan else "0"
+        if variable in self.functions:
+            return self.functions[variable]
         if variable not in channel.variables:
             _refuse(404, "Provided variable was not found")
         return channel.variables[variable]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -103,6 +103,9 @@ class House:
         self.path_dead = False
         self.path_changed = trio.Event()
         self.stop_now: Callable[[], None]
+        self.stopped: trio.Event
+        self.start: Callable[[], Awaitable[None]]
+        """Another process of the bridge, when the one before has `stopped`."""
         self.media_comes = True
         self.media_delay_s = 0.0
         self.collector = _Collector()
@@ -182,6 +185,11 @@ class House:
             await self.collector.changed.wait()
         return self.told(event)[n - 1]
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that nobody tells of."""
+        while not condition():  # noqa: ASYNC110 - a fake's state, in virtual time
+            await trio.sleep(0.05)
+
     async def ended(self, n: int = 1) -> Mapping[str, Any]:
         """The record of the n-th call that ended."""
         return await self.hears_of("call_ended", n)
@@ -234,15 +242,16 @@ async def house(
             try:
                 it.model_listener = await model.listen_in_memory(nursery)
                 await nursery.start(ari.run)
-                seams = Seams(
-                    connect_model=it.connect_model,
-                    connect_ari=ari.connect,
-                    listeners=[it.media],
-                    control_listeners=[it.door],
-                )
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
-                    with bridge_scope:
+                    with trio.CancelScope() as bridge_scope:
+                        it.stop_now = bridge_scope.cancel
+                        seams = Seams(
+                            connect_model=it.connect_model,
+                            connect_ari=ari.connect,
+                            listeners=[it.media],
+                            control_listeners=[it.door],
+                        )
                         await serve(
                             config,
                             seams=seams,
@@ -251,15 +260,18 @@ async def house(
                             supervisor=supervisor,
                             task_status=task_status,
                         )
-                    served.set()
+                    it.stopped.set()
 
-                served, bridge_scope = trio.Event(), trio.CancelScope()
-                it.stop_now = bridge_scope.cancel
-                it.ready = await nursery.start(run_bridge)
-                await trio.sleep(0.1)  # the Stasis application registers meanwhile
+                async def start() -> None:
+                    it.stopped, it.media, it.door = trio.Event(), MemoryListener(), MemoryListener()
+                    it.ready = await nursery.start(run_bridge)
+                    await trio.sleep(0.1)  # the Stasis application registers meanwhile
+
+                it.start = start
+                await start()
                 yield it
                 it.ready.drain()
-                await served.wait()
+                await it.stopped.wait()
                 await trio.sleep(5)
                 assert model.open_connections == 0, "a model connection was left open"
                 assert not ari.bridges, "a bridge was left in Asterisk"

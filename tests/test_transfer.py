@@ -1,0 +1,240 @@
+"""Transfers through the whole bridge, in virtual time: found out, told, rung, consulted, joined; and each way to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from house import House, house
+from trio.testing import MockClock
+
+from simulators.ari_server import HUNG_UP, Callee, FakeChannel, Place
+from simulators.model_script import Call, Say, Script
+
+DESK = """
+[agents.default.transfers.desk]
+endpoint = "PJSIP/600"
+description = "a colleague"
+ring_s = 20
+"""
+WARM = DESK + 'mode = "warm"\nmusic = "jazz"\ndecide_s = 5\n'
+WANTS = [Call("transfer_call", {"destination": "desk"})]
+GOING = Say("I am connecting you.", ms=300)
+SUMMARY = Say("Alice asks for a loan.", ms=600)
+SORRY = Say("Sorry, that did not work.", ms=300)
+
+
+def call_bridge(it: House) -> list[str]:
+    """Who is together in the call's own bridge: media, caller or out."""
+    bridges = [bridge for bridge in it.ari.bridges.values() if bridge.id.startswith("realtime-bridge-")]
+    (bridge,) = bridges
+    return sorted(member.id.removeprefix("realtime-").partition("-")[0] for member in bridge.members)
+
+
+async def test_a_colleague_who_answers_is_joined_with_the_caller(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=DESK) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee(after_s=7.0)
+        channel, caller = await it.stasis_call(caller=("1001", "Alice"))
+        record = await it.ended()
+        assert record["reason"] == "transferred"
+        assert record["detail"] == "desk"
+        assert channel.in_stasis
+        assert call_bridge(it) == ["demo", "out"]
+        assert channel.music == ""
+        assert desk.channel.variables["CONNECTEDLINE(num,i)"] == "1001"
+        assert desk.channel.variables["CONNECTEDLINE(name,i)"] == "Alice"
+        assert "I am connecting you." in it.model.session.items[-1].text
+        # Announced, then 7 s of ringing: 425 Hz for 1 s, 4 s apart.
+        rings = [at for at, pcm in caller.heard_frames if any(pcm)][-1] - caller.heard_frames[0][0]
+        assert rings > 6
+        channel.hang_up(21)
+        await it.hears_of("ARI: a transferred call is over")
+        assert desk.channel.dialplan == HUNG_UP
+
+
+async def test_when_the_colleague_hangs_up_the_caller_is_hung_up_too(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=DESK) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee()
+        channel, _ = await it.stasis_call()
+        assert (await it.ended())["reason"] == "transferred"
+        desk.channel.hang_up(16)
+        await it.hears_of("ARI: a transferred call is over")
+        assert channel.dialplan == HUNG_UP
+        assert channel.hung_up_with == 16
+
+
+@pytest.mark.parametrize(
+    ("callee", "why"),
+    [
+        (Callee(cause=17), "desk is busy"),
+        (Callee(cause=21), "desk rejected the call"),
+        (Callee(after_s=None), "desk does not answer"),
+        (Callee(cause=34), "desk can not be reached now (cause 34)"),
+    ],
+)
+async def test_whoever_does_not_answer_leaves_the_caller_with_the_agent(
+    autojump_clock: MockClock, callee: Callee, why: str
+) -> None:
+    async with house(Script.of(WANTS, GOING, SORRY), settings=DESK) as it:
+        it.ari.callees["PJSIP/600"] = callee
+        channel, _ = await it.stasis_call()
+        assert (await it.hears_of("transfer_failed"))["message"] == why
+        await it.hears_of("agent_said", 2)
+        assert why in it.model.session.items[-2].text
+        assert call_bridge(it) == ["demo", "media"]
+        assert callee.channel.dialplan == HUNG_UP
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+@pytest.mark.parametrize(
+    ("callee", "why"),
+    [
+        (None, "Asterisk has no endpoint PJSIP/600"),
+        (Callee(registered=False), "PJSIP/600 is not registered now"),
+        (Callee(device="BUSY"), "PJSIP/600 is busy"),
+    ],
+)
+async def test_what_can_be_known_before_is_known_before_the_caller_is_told(
+    autojump_clock: MockClock, callee: Callee | None, why: str
+) -> None:
+    async with house(Script.of(WANTS, SORRY), settings=DESK) as it:
+        if callee is not None:
+            it.ari.callees["PJSIP/600"] = callee
+        channel, _ = await it.stasis_call()
+        assert why in (await it.hears_of("transfer_refused"))["message"]
+        await it.hears_of("agent_said")
+        assert callee is None or not callee.channels, "nobody was rung"
+        channel.hang_up()
+        await it.ended()
+
+
+@pytest.mark.parametrize("settings", [DESK, WARM])
+async def test_a_caller_who_hangs_up_meanwhile_takes_the_colleague_along(
+    autojump_clock: MockClock, settings: str
+) -> None:
+    async with house(Script.of(WANTS, GOING), settings=settings) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee(after_s=None)
+        channel, _ = await it.stasis_call()
+        await it.until(lambda: bool(desk.channels) and desk.channel.state == "Ringing")
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+        assert desk.channel.dialplan == HUNG_UP
+
+
+async def consulted(it: House) -> tuple[Callee, FakeChannel]:
+    desk = it.ari.callees["PJSIP/600"] = Callee()
+    channel, _ = await it.stasis_call()
+    await it.until(lambda: any(bridge.id.startswith("realtime-consult-") for bridge in it.ari.bridges.values()))
+    assert channel.music == "jazz"
+    assert call_bridge(it) == ["demo"]
+    return desk, channel
+
+
+async def test_a_warm_one_hears_the_summary_and_takes_the_call_by_a_key(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING, SUMMARY), settings=WARM) as it:
+        desk, channel = await consulted(it)
+        await it.hears_of("agent_said", 2)
+        assert (await it.hears_of("agent_said", 2))["text"] == "Alice asks for a loan."
+        desk.channel.press("5")
+        desk.channel.press("1")
+        record = await it.ended()
+        assert record["reason"] == "transferred"
+        assert call_bridge(it) == ["demo", "out"]
+        assert channel.music == ""
+        desk.channel.hang_up()
+        await it.hears_of("ARI: a transferred call is over")
+
+
+@pytest.mark.parametrize(
+    ("act", "why"),
+    [
+        (lambda desk: desk.channel.press("2"), "desk declined the call"),
+        (lambda desk: desk.channel.hang_up(), "desk hung up without taking the call"),
+        (lambda desk: None, "desk heard about it and pressed no key"),
+    ],
+)
+async def test_a_warm_one_who_does_not_take_it_gives_the_caller_back(
+    autojump_clock: MockClock, act: Callable[[Callee], None], why: str
+) -> None:
+    async with house(Script.of(WANTS, GOING, SUMMARY, SORRY), settings=WARM) as it:
+        desk, channel = await consulted(it)
+        await it.hears_of("agent_said", 2)
+        act(desk)
+        assert why in (await it.hears_of("transfer_failed"))["message"]
+        assert (await it.hears_of("agent_said", 3))["text"] == "Sorry, that did not work."
+        assert call_bridge(it) == ["demo", "media"]
+        assert channel.music == ""
+        assert desk.channel.dialplan == HUNG_UP
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_colleague_may_take_the_call_before_the_summary_is_over(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING, Say("A long story.", ms=20_000)), settings=WARM) as it:
+        desk, _ = await consulted(it)
+        await it.hears_of("agent_starts", 2)
+        desk.channel.press("1")
+        record = await it.ended()
+        assert record["reason"] == "transferred"
+        assert record["duration_s"] < 10
+        desk.channel.hang_up()
+        await it.hears_of("ARI: a transferred call is over")
+
+
+async def test_a_caller_who_hangs_up_during_the_summary_ends_it(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING, Say("A long story.", ms=20_000)), settings=WARM) as it:
+        desk, channel = await consulted(it)
+        await it.hears_of("agent_starts", 2)
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+        assert desk.channel.dialplan == HUNG_UP
+
+
+async def test_a_model_that_is_gone_does_not_keep_a_caller_from_a_colleague(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=WARM, overrides={"limits.reconnect_s": "3"}) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee(after_s=3.0)
+        await it.stasis_call()
+        await it.until(lambda: bool(desk.channels))
+        it.model_up = False
+        await it.model.session.drop()
+        record = await it.ended()
+        assert record["reason"] == "transferred"
+        desk.channel.hang_up()
+        await it.hears_of("ARI: a transferred call is over")
+
+
+async def test_the_next_process_looks_after_who_was_transferred(autojump_clock: MockClock) -> None:
+    """Our process is gone, and both talk on; the sweep of the next one finds them."""
+    async with house(Script.of(WANTS, GOING), settings=DESK) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee()
+        channel, _ = await it.stasis_call()
+        await it.ended()
+        it.stop_now()
+        await it.stopped.wait()
+        await it.start()
+        await trio.sleep(2)
+        assert channel.in_stasis
+        assert call_bridge(it) == ["demo", "out"]
+        desk.channel.hang_up()
+        await it.hears_of("ARI: a transferred call is over")
+        assert channel.dialplan == HUNG_UP
+
+
+async def test_a_queue_is_looked_at_before(autojump_clock: MockClock) -> None:
+    settings = "[agents.default.transfers.desk]\nto = '620@phones'\nqueue = 'support'\n"
+    async with house(Script.of(WANTS, GOING), settings=settings) as it:
+        it.ari.dialplan.add(("phones", "620", "1"))
+        it.ari.functions |= {
+            "QUEUE_EXISTS(support)": "1",
+            "QUEUE_MEMBER(support,logged)": "2",
+            "QUEUE_WAITING_COUNT(support)": "3",
+        }
+        channel, _ = await it.stasis_call()
+        assert (await it.ended())["reason"] == "transferred"
+        assert channel.dialplan == Place("phones", "620", "1")
+        outputs = [item.text for item in it.model.session.items if "possible" in item.text]
+        assert outputs == [
+            "It is possible. 3 callers wait there already. Tell the caller; it is done when they have heard you."
+        ]
