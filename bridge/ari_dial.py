@@ -34,6 +34,13 @@ _OUTCOME_OF_CAUSE: Mapping[int, DialOutcome] = {
     19: DialOutcome.NO_ANSWER,
     21: DialOutcome.REJECTED,
 }
+_OUTCOME_OF_DIALSTATUS: Mapping[str, DialOutcome] = {
+    "BUSY": DialOutcome.BUSY,
+    "NOANSWER": DialOutcome.NO_ANSWER,
+    "CANCEL": DialOutcome.CANCELLED,
+    "CONGESTION": DialOutcome.UNREACHABLE,
+    "CHANUNAVAIL": DialOutcome.UNREACHABLE,
+}
 # As for a caller's channel. Full: the newest digit is dropped.
 _EVENTS_SIZE = 32
 # How long after Asterisk's own time limit we still wait for its word.
@@ -56,6 +63,7 @@ class OutgoingChannel:
         self._settled = trio.Event()
         self._gone = False
         self._told_end = False
+        self._refused: DialOutcome | None = None
         self._cause = 0
         self._cause_text = ""
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
@@ -102,6 +110,8 @@ class OutgoingChannel:
             await self._settled.wait()
         if self.answered and not self._gone:
             return Dialled(DialOutcome.ANSWERED)
+        if self._refused is not None and not self._cause:
+            return Dialled(self._refused)
         if not self._gone:
             return Dialled(DialOutcome.NO_ANSWER, "nobody answered in time")
         outcome = _OUTCOME_OF_CAUSE.get(self._cause, DialOutcome.UNREACHABLE)
@@ -139,6 +149,10 @@ class OutgoingChannel:
                 self._settled.set()
             case "Dial" if event.dialstatus == "PROGRESS":
                 self.early_media.set()
+            case "Dial" if event.dialstatus in _OUTCOME_OF_DIALSTATUS:
+                # Told of Local channels only, which then stay until somebody removes them.
+                self._refused = _OUTCOME_OF_DIALSTATUS[event.dialstatus]
+                self._settled.set()
             case "ChannelDtmfReceived":
                 self._tell(ControlDigit(event.digit))
             case "ChannelHangupRequest" if not event.soft:
