@@ -144,6 +144,7 @@ class Line:
             "__TEST_ID": self.test_id,
             "__BRIDGE_APPS": self.app,
             "__BRIDGE_MEDIA": f"127.0.0.1:{self.media_port}",
+            "__BRIDGE_CONTROL": f"127.0.0.1:{self.control_port}",
         }
         body = {
             **{"endpoint": endpoint, "extension": extension, "context": context, "priority": 1, "formats": formats},
