@@ -238,7 +238,8 @@ class AriApp:
         present = set(application["channel_ids"])
         for control in callers:
             if control.channel_id not in present:
-                await self._check_gone(control)
+                # A caller may be listed only just after its StasisStart: ask once more, for this one.
+                await control.is_there()
         for joined in list(self._joined):
             for gone in joined.channel_ids - present:
                 joined.left(gone, self._soon)
@@ -301,16 +302,6 @@ class AriApp:
     def _consults(self, bridge_id: str) -> bool:
         """Whether a transfer of one of our calls is being talked over there."""
         return any(bridge_id.startswith(f"{CONSULT_PREFIX}{control.call_name}-") for control in self._media.values())
-
-    async def _check_gone(self, control: ChannelControl) -> None:
-        """Tell `control` if its caller is gone indeed: a caller may be listed only just after its StasisStart."""
-        try:
-            channel = await self.request("GET", f"channels/{control.channel_id}")
-        except ControlRefused:
-            control.left(0, "missed while disconnected")
-        else:
-            if channel["dialplan"]["app_name"] != "Stasis":
-                control.left(0, "moved away while disconnected")
 
 
 class ChannelControl:
@@ -443,6 +434,21 @@ class ChannelControl:
                 self._report(self._withheld)
             raise
         self._gone = True
+
+    async def is_there(self) -> bool:
+        """Whether the caller is still in our Stasis app, by Asterisk's own word; `next_event` reports it if not.
+
+        Raises `ControlUnavailable`.
+        """
+        try:
+            channel = await self._app.request("GET", f"channels/{self.channel_id}")
+        except ControlRefused:
+            self.left(0, "gone; its hang-up was missed")
+            return False
+        if channel["dialplan"]["app_name"] != "Stasis":
+            self.left(0, "moved away; that was missed")
+            return False
+        return True
 
     def place_of(self, destination: str) -> tuple[str, str, str]:
         """Extension, context and priority of `exten@context,priority`; by default the context that the call came from, and

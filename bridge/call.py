@@ -50,7 +50,7 @@ from bridge.dialogue import (
     TransferCall,
 )
 from bridge.ending import Ending, EndReason, reason_for
-from bridge.errors import ControlRefused, ControlUnavailable, MediaLost
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import (
     CallControl,
     CallerAudio,
@@ -263,11 +263,20 @@ class _Call:
 
     def _media_left(self, detail: str) -> None:
         """The media ended, by FIN or reset: Asterisk closes with our silence unread, so both are normal (5.3)."""
-        # With ARI it is the channel that hangs up; its media connection ends only when somebody destroys it.
         if self._control.reports_digits:
-            self._ending.declare(EndReason.MEDIA_LOST, f"Asterisk closed the media connection: {detail}")
+            self._tasks.start_soon(self._judge_media_loss, detail)
         else:
             self._ending.declare(EndReason.CALLER_HUNG_UP, detail)
+
+    async def _judge_media_loss(self, detail: str) -> None:
+        """With ARI it is the channel that hangs up; its media ends when somebody destroys it, or with Asterisk itself."""
+        try:
+            alone = await self._control.is_there()
+        except ControlError as error:
+            self._ending.declare(EndReason.CONTROL_LOST, f"Asterisk is gone: {detail}; {error}")
+        else:
+            if alone:
+                self._ending.declare(EndReason.MEDIA_LOST, f"Asterisk closed the media connection: {detail}")
 
     def _offer_audio(self, pcm: bytes) -> None:
         """Send the caller's audio, if the model may have it now."""

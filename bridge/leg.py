@@ -191,6 +191,13 @@ class CallControl(Protocol):
         """Somebody to be dialled at the `endpoint` of this destination. Raises `ControlError` where there is no control."""
         ...
 
+    async def is_there(self) -> bool:
+        """Ask the PBX whether the caller is still ours; where not, `next_event` reports the hang-up, if it has not yet.
+
+        Raises `ControlError`: nobody can tell.
+        """
+        ...
+
     async def next_event(self) -> ControlEvent:
         """The next event of this call; waits for ever when there is none. Raises `ControlError`."""
         ...

@@ -266,7 +266,9 @@ class Bridge:
                         await control.prepare_media(expectation.call_id, expectation.media_format.value)
                         await expectation.arrived.wait()
                     except ControlError as error:
-                        outcome = EndReason.MEDIA_NEVER_ARRIVED, str(error)
+                        reached = self._ari is not None and self._ari.connected
+                        reason = EndReason.MEDIA_NEVER_ARRIVED if reached else EndReason.CONTROL_LOST
+                        outcome = reason, str(error)
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(ask)

@@ -72,6 +72,11 @@ class NoCallControl:
             raise _no_way(destination, "it can go to the dialplan (`to`) only")
         return line
 
+    async def is_there(self) -> bool:
+        """Nobody can tell but the media connection."""
+        await trio.lowlevel.checkpoint()
+        raise ControlUnavailable("this call came by AudioSocket() or Dial(), not by Stasis()")
+
     async def next_event(self) -> ControlEvent:
         """Waits for ever: nothing is reported but by the media connection."""
         await trio.sleep_forever()

@@ -173,12 +173,14 @@ class Item:
 
 
 class Conversation(Protocol):
-    """What a brain may look at: the items in order, and the tools that this response may use."""
+    """What a brain may look at: the items in order, the tools that this response may use, and who the session is to be."""
 
     @property
     def items(self) -> Sequence[Item]: ...
     @property
     def tools(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def instructions(self) -> str: ...
 
 
 class Brain(Protocol):

@@ -38,6 +38,7 @@ class _View:
 
     items: Sequence[Item]
     tools: Sequence[Mapping[str, Any]]
+    instructions: str
 
 
 class RealtimeSession:
@@ -394,7 +395,7 @@ class RealtimeSession:
         if self._faults.failing:
             return items, [self._faults.failing.popleft()]
         tools: list[Json] = asked["tools"] if "tools" in asked else self.config["tools"]
-        return items, self._brain.answer(_View(items, tools))
+        return items, self._brain.answer(_View(items, tools, str(self.config.get("instructions", ""))))
 
     def _step(self, response: Response) -> None:
         if response.status != "in_progress":

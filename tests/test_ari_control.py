@@ -420,7 +420,7 @@ async def test_a_hang_up_missed_while_disconnected_is_told_after_it(autojump_clo
         await setup.ari.drop_connection()
         channel.hang_up()
         with trio.fail_after(5):
-            assert await control.next_event() == ControlHungUp(0, "missed while disconnected")
+            assert await control.next_event() == ControlHungUp(0, "gone; its hang-up was missed")
         await control.release(EndReason.CALLER_HUNG_UP, "")
         assert setup.clear()
 
@@ -505,7 +505,7 @@ async def test_a_caller_moved_away_while_disconnected_is_told(autojump_clock: tr
         await setup.ari.drop_connection()
         channel.leave(Place("phones", "601", "1"))
         with trio.fail_after(5):
-            assert await control.next_event() == ControlHungUp(0, "moved away while disconnected")
+            assert await control.next_event() == ControlHungUp(0, "moved away; that was missed")
 
 
 async def test_a_media_channel_that_comes_after_its_call_is_hung_up(autojump_clock: trio.testing.MockClock) -> None:

@@ -382,6 +382,64 @@ async def test_a_caller_who_never_sends_a_frame_is_greeted_all_the_same(autojump
         assert (await it.ended())["reason"] == "media_lost"
 
 
+async def asterisk_dies(it: House) -> None:
+    """Its connections break, and nobody answers any more."""
+    it.ari.enabled = False
+    await it.ari.drop_connection()
+
+
+@pytest.mark.parametrize("phase", ["connecting", "talking"])
+@pytest.mark.parametrize(
+    ("what", "reason", "dialplan"),
+    [
+        ("its media alone", "media_lost", Place()),
+        ("all of Asterisk", "control_lost", None),
+        ("the caller, unnoticed", "caller_hung_up", "hung up"),
+    ],
+)
+async def test_the_media_connection_ends_with(
+    autojump_clock: MockClock, what: str, reason: str, dialplan: object, phase: str
+) -> None:
+    async with house(Script.of(Say("A long story.", ms=60_000))) as it:
+        with it.model.faulty(created_after_s=5.0 if phase == "connecting" else 0.0):
+            channel, caller = await it.stasis_call()
+        if phase == "talking":
+            await it.hears_of("agent_starts")
+        if what == "all of Asterisk":
+            await asterisk_dies(it)
+        elif what == "the caller, unnoticed":
+            del it.ari.channels[channel.id]
+            channel.dialplan = "hung up"
+        began = trio.current_time()
+        await caller.abort()
+        record = await it.ended()
+        assert record["reason"] == reason
+        assert channel.dialplan == dialplan
+        assert trio.current_time() - began < 0.1
+        if what == "all of Asterisk":
+            assert record["detail"].startswith("Asterisk is gone: ")
+            it.ari.channels.clear()
+            it.ari.bridges.clear()
+            it.ari.enabled = True
+            await trio.sleep(20)  # it comes back, and the next call with it
+            channel, caller = await it.stasis_call()
+            channel.hang_up()
+            assert (await it.ended(2))["reason"] == "caller_hung_up"
+
+
+async def test_an_asterisk_that_dies_before_the_media_has_come(autojump_clock: MockClock) -> None:
+    async with house() as it:
+        it.media_comes = False
+        with it.ari.never_answers("POST channels/externalMedia"):
+            it.ari.incoming_call()
+            await trio.sleep(0.1)
+            await asterisk_dies(it)
+            record = await it.ended()
+        assert (record["reason"], record["answered_after_s"]) == ("control_lost", None)
+        it.ari.channels.clear()
+        it.ari.bridges.clear()
+
+
 async def test_media_that_comes_too_late_is_no_call(autojump_clock: MockClock) -> None:
     async with house(overrides={"limits.media_arrival_s": "0.5"}) as it:
         it.media_delay_s = 1.0

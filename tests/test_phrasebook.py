@@ -161,6 +161,7 @@ class Asked:
     def __init__(self, *items: Item, tools: tuple[dict[str, Any], ...] = ()) -> None:
         self.items = items
         self.tools = tools
+        self.instructions = ""
 
 
 def said(name: str) -> Item:

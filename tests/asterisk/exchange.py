@@ -13,31 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = ROOT / "build" / "recordings"
-_STEPS = RECORDINGS / "steps.log"
-_ARI = "http://127.0.0.1:8088/ari"
 _ACCOUNT = "Basic " + base64.b64encode(b"bridge:bridge").decode()
-
-
-def ari(method: str, uri: str, body: object = None) -> Any:
-    """One request; blocks, so call it in a thread. Returns the JSON of the answer. Raises `HTTPError`, `URLError`."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", "Authorization": _ACCOUNT}
-    request = urllib.request.Request(f"{_ARI}/{uri}", data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            text = answer.read()
-    except urllib.error.HTTPError as error:
-        error.close()  # it holds the connection
-        raise
-    return json.loads(text) if text else None
-
-
-def command(text: str) -> str:
-    """What Asterisk's command line answers; blocks. Takes 0.15 s, so not for things that ARI knows."""
-    answer = subprocess.run(
-        [ROOT / "asterisk" / "asterisk.sh", "cli", text], capture_output=True, text=True, check=True, timeout=20
-    )
-    return answer.stdout
 
 
 @dataclass(frozen=True)
@@ -52,21 +28,55 @@ class Step:
     end_detail: str
 
 
-def steps_size() -> int:
-    """Where the log ends now: Asterisk keeps it open, so others' steps before this stay in it."""
-    return _STEPS.stat().st_size if _STEPS.exists() else 0
+@dataclass(frozen=True)
+class Exchange:
+    """One Asterisk in a container of this machine; by default that of `make asterisk-up`, which all tests share.
 
+    `recordings` is its /recordings as this process sees it.
+    """
 
-def steps_since(position: int) -> list[Step]:
-    """The steps of all calls that were logged after `position`."""
-    steps = []
-    with _STEPS.open("rb") as log:
-        log.seek(position)
-        for line in log.read().decode(errors="replace").splitlines():
-            step = _parsed(line)
-            if step is not None:
-                steps.append(step)
-    return steps
+    container: str = "realtime-bridge-asterisk"
+    http_port: int = 8088
+    recordings: Path = RECORDINGS
+
+    @property
+    def url(self) -> str:
+        """What `asterisk.url` is to be."""
+        return f"ws://127.0.0.1:{self.http_port}"
+
+    def ari(self, method: str, uri: str, body: object = None) -> Any:
+        """One request; blocks, so call it in a thread. Returns the JSON of the answer. Raises `HTTPError`, `URLError`."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Authorization": _ACCOUNT}
+        place = f"http://127.0.0.1:{self.http_port}/ari/{uri}"
+        request = urllib.request.Request(place, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            raise
+        return json.loads(text) if text else None
+
+    def command(self, text: str) -> str:
+        """What Asterisk's command line answers; blocks. Takes 0.15 s, so not for things that ARI knows."""
+        asked = ["docker", "exec", self.container, "asterisk", "-rx", text]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout
+
+    @property
+    def _steps(self) -> Path:
+        return self.recordings / "steps.log"
+
+    def steps_size(self) -> int:
+        """Where the log ends now: Asterisk keeps it open, so others' steps before this stay in it."""
+        return self._steps.stat().st_size if self._steps.exists() else 0
+
+    def steps_since(self, position: int) -> list[Step]:
+        """The steps of all calls that were logged after `position`."""
+        with self._steps.open("rb") as log:
+            log.seek(position)
+            lines = log.read().decode(errors="replace").splitlines()
+        return [step for line in lines if (step := _parsed(line)) is not None]
 
 
 def _parsed(line: str) -> Step | None:
@@ -81,3 +91,7 @@ def _parsed(line: str) -> Step | None:
     reason, _, detail = ending.partition(" detail=")
     details = fields[3] if len(fields) > 3 else ""
     return Step(fields[0], fields[1], fields[2], details, reason, detail)
+
+
+SHARED = Exchange()
+ari, command, steps_size, steps_since = SHARED.ari, SHARED.command, SHARED.steps_size, SHARED.steps_since

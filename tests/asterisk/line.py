@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import URLError
 from uuid import uuid4
 
 import trio
 
 from asterisk import figures
-from asterisk.exchange import RECORDINGS, Step, ari, steps_since, steps_size
+from asterisk.exchange import RECORDINGS, SHARED, Exchange, Step
 from bridge.config import load_config
 from bridge.server import Ready, serve
 from bridge.tools import ToolRegistry
@@ -114,11 +114,14 @@ class Line:
     phones: list[Phone] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
     marks: set[str] = field(default_factory=set)
-    _steps_from: int = field(default_factory=steps_size)
+    exchange: Exchange = SHARED
+
+    def __post_init__(self) -> None:
+        self._steps_from = self.exchange.steps_size()
 
     # Calling
 
-    async def phone(self, extension: str = "100", *, rate_hz: int = 16000) -> Phone:
+    async def phone(self, extension: str = "100", *, rate_hz: int = 16000, **variables: str) -> Phone:
         """A caller whose leg is live audio in this process; Asterisk takes it as answered from the start."""
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         async with listener:
@@ -126,7 +129,7 @@ class Line:
             self.marks.add(f":{port}")
             codec = {8000: "slin", 16000: "slin16", 24000: "slin24"}[rate_hz]
             endpoint = f"AudioSocket/127.0.0.1:{port}/{uuid4()}/c({codec})"
-            channel_id = await self._originate(endpoint, extension, "phones", codec)
+            channel_id = await self._originate(endpoint, extension, "phones", codec, **variables)
             caller = await Caller.answer(await listener.accept(), rate_hz=rate_hz)
         phone = Phone(caller, channel_id)
         self.phones.append(phone)
@@ -152,13 +155,13 @@ class Line:
         }
         if endpoint.startswith("Local/"):
             body["otherChannelId"] = f"{channel_id}-far"
-        await trio.to_thread.run_sync(ari, "POST", "channels", body)
+        await trio.to_thread.run_sync(self.exchange.ari, "POST", "channels", body)
         return channel_id
 
     async def hang_up(self, channel_id: str) -> None:
-        """The caller of this channel hangs up; nothing happens if it is gone."""
-        with suppress(HTTPError):
-            await trio.to_thread.run_sync(ari, "DELETE", f"channels/{channel_id}")
+        """The caller of this channel hangs up; nothing happens if it is gone, or all of Asterisk is."""
+        with suppress(URLError):
+            await trio.to_thread.run_sync(self.exchange.ari, "DELETE", f"channels/{channel_id}")
 
     async def recorded(self, direction: str) -> bytes:
         """What the test caller `heard` or `said`, PCM16 at 16 kHz; the caller must have hung up. Removes the file."""
@@ -176,7 +179,7 @@ class Line:
 
     def steps(self) -> list[Step]:
         """The dialplan's steps of this test so far, in order."""
-        return [step for step in steps_since(self._steps_from) if step.test_id == self.test_id]
+        return [step for step in self.exchange.steps_since(self._steps_from) if step.test_id == self.test_id]
 
     async def reaches(self, *names: str, within_s: float = 5.0) -> list[Step]:
         """The steps once all of `names` are among them."""
@@ -232,7 +235,7 @@ class Line:
         marks = self.marks | calls | {self.test_id, f":{self.media_port}", self.app}
         left = []
         for kind in ("channels", "bridges"):
-            for thing in await trio.to_thread.run_sync(ari, "GET", kind):
+            for thing in await trio.to_thread.run_sync(self.exchange.ari, "GET", kind):
                 text = f"{thing['id']} {thing['name']}"
                 if any(mark in text for mark in marks):
                     left.append(text)
