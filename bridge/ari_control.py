@@ -481,6 +481,10 @@ class ChannelControl:
         """The next digit, or the hang-up, which comes once and last. Cancelling loses nothing."""
         return await self._receive.receive()
 
+    def unread(self, event: ControlHungUp) -> None:
+        """What `next_event` gave was for somebody else: it gives it again."""
+        self._send.send_nowait(event)
+
     async def release(self, reason: EndReason, detail: str) -> None:
         """Do with the caller what `FAREWELLS` says of `reason`, and remove the media channel and the bridge.
 

@@ -248,6 +248,9 @@ class Bridge:
             if self.switchboard.withdraw(call_id):
                 self.counts.end(reason)
                 await self._turn_away(call_id, name, control, reason, detail)
+            elif expectation.hung_up is not None:
+                # The media came at the same moment: this was for the call that has begun.
+                control.unread(expectation.hung_up)
 
     async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
         """Have Asterisk connect; returns when it has, or what to tell of a call whose media did not come."""
@@ -276,6 +279,7 @@ class Bridge:
                 while not isinstance(event := await control.next_event(), ControlHungUp):
                     pass
                 outcome = EndReason.CALLER_HUNG_UP, event.detail
+                expectation.hung_up = event
                 nursery.cancel_scope.cancel()
         return outcome
 

@@ -21,7 +21,7 @@ from bridge.destinations import Destination
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
 from bridge.lateness import Lateness
-from bridge.leg import CallControl, ControlEvent, TransferTarget
+from bridge.leg import CallControl, ControlEvent, ControlHungUp, TransferTarget
 
 DRAINING = "the bridge is being stopped"
 
@@ -106,6 +106,7 @@ class Expectation:
     agent: Agent
     media_format: MediaFormat
     arrived: trio.Event = field(default_factory=trio.Event)
+    hung_up: ControlHungUp | None = None
 
 
 class Switchboard:

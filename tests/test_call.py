@@ -427,6 +427,18 @@ async def test_the_media_connection_ends_with(
             assert (await it.ended(2))["reason"] == "caller_hung_up"
 
 
+async def test_a_caller_hangs_up_the_moment_that_the_media_comes(autojump_clock: MockClock) -> None:
+    """Two tasks wait then, for the media and for the hang-up; in which order they run is trio's choice."""
+    async with house() as it:
+        for n in range(1, 31):
+            began = trio.current_time()
+            channel, _ = await it.stasis_call()
+            channel.hang_up()
+            record = await it.ended(n)
+            assert (record["reason"], record["error"]) == ("caller_hung_up", None)
+            assert trio.current_time() - began < 0.1
+
+
 async def test_an_asterisk_that_dies_before_the_media_has_come(autojump_clock: MockClock) -> None:
     async with house() as it:
         it.media_comes = False
