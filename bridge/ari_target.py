@@ -51,7 +51,8 @@ class DialledTarget:
             return refused
         if music:
             await self._start_music(music)
-        return await self._channel.dial(it.ring_s, self._control.channel_id)
+        # Dialled in the name of the caller's channel, it shows the caller's number, whatever was set.
+        return await self._channel.dial(it.ring_s, "" if it.caller_id else self._control.channel_id)
 
     async def consult(self) -> None:
         """See `leg.TransferTarget`."""
