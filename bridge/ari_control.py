@@ -20,13 +20,14 @@ Measured on 22.10.1 and relied on:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import trio
 
-from bridge import ari_checks, asterisk_version
+from bridge import ari_checks, ari_refer, asterisk_version
 from bridge.ari_client import AriClient, Channel, Message, attempt, together
 from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
 from bridge.ari_joined import Joined
@@ -149,21 +150,26 @@ class AriApp:
         channel = event.channel or event.peer
         if channel is None:
             return
-        if joined := self._joined_with(channel.id, event):
+        if event.replace_channel is not None:
+            self._replace(event.replace_channel.id, channel)
+        elif joined := self._joined_with(channel.id):
             if event.channel is not None:
-                joined.event(event, self._soon)
+                joined.event(event, self.soon)
         elif outgoing := self._outgoing.get(channel.id):
             outgoing.event(event)
         elif channel.id.startswith(OUTGOING_PREFIX):
             if event.type == "StasisStart":  # its call ended while Asterisk made it
-                self._soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
+                self.soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
         elif channel.id.startswith(MEDIA_PREFIX):
             if control := self._media.get(channel.id):
                 control.media_event(event)
             elif event.type == "StasisStart":  # its call ended while Asterisk still dialled us
-                self._soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
+                self.soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
         elif event.type == "StasisStart":
-            self._enter(channel, event.args)
+            if (control := self._callers.get(channel.id)) is not None and control.away:
+                control.returned(event.args)
+            else:
+                self._enter(channel, event.args)
         elif control := self._callers.get(channel.id):
             control.caller_event(event)
 
@@ -175,15 +181,28 @@ class AriApp:
         except Exception:
             # One bad call must not take the connection, and with it all others, along.
             logger.exception("ARI: the call of %s could not be taken", control.name)
-            self._soon(control.release, EndReason.INTERNAL_ERROR, "the call could not be taken")
+            self.soon(control.release, EndReason.INTERNAL_ERROR, "the call could not be taken")
 
-    def _soon(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+    def soon(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        """Start this beside everything else; nothing happens when we are not running."""
         if self._nursery is not None:
             self._nursery.start_soon(function, *arguments)
 
-    def _joined_with(self, channel_id: str, event: Message) -> Joined | None:
-        ids = {channel_id, event.replace_channel.id if event.replace_channel is not None else channel_id}
-        return next((joined for joined in self._joined if joined.channel_ids & ids), None)
+    def _replace(self, old: str, channel: Channel) -> None:
+        """A telephone has passed its call on, or somebody else has picked it up: `channel` stands in the place of `old`, in
+        the same bridge. Never a new call. The old one's end is told after this, and is nobody's any more."""
+        if joined := self._joined_with(old):
+            joined.replaced(old, channel.id)
+        elif outgoing := self._outgoing.pop(old, None):
+            self._outgoing[channel.id] = outgoing
+            outgoing.replaced(channel)
+        elif control := self._callers.pop(old, None):
+            self._callers[channel.id] = control
+            control.replaced(channel)
+        logger.info("ARI: %s stands in the place of %s", channel.name, old)
+
+    def _joined_with(self, channel_id: str) -> Joined | None:
+        return next((joined for joined in self._joined if channel_id in joined.channel_ids), None)
 
     def expect_outgoing(self, channel: OutgoingChannel) -> None:
         """Route the events of a channel that we are about to make."""
@@ -191,7 +210,8 @@ class AriApp:
 
     def forget_outgoing(self, channel: OutgoingChannel) -> None:
         """That channel is over, or somebody else's."""
-        self._outgoing.pop(channel.channel_id, None)
+        if self._outgoing.get(channel.channel_id) is channel:
+            del self._outgoing[channel.channel_id]
 
     def look_after(self, joined: Joined) -> None:
         """These two talk to each other from here on."""
@@ -242,7 +262,7 @@ class AriApp:
                 await control.is_there()
         for joined in list(self._joined):
             for gone in joined.channel_ids - present:
-                joined.left(gone, self._soon)
+                joined.left(gone, self.soon)
         ours = set(application["bridge_ids"]) | {
             bridge["id"] for bridge in bridges if bridge["name"] == self.config.app
         }
@@ -333,6 +353,10 @@ class ChannelControl:
         self._withheld: ControlHungUp | None = None
         self._hung_up = False
         self._targets = 0
+        self.has_gone = trio.Event()
+        """Set when the caller has hung up or left our app."""
+        self._way_back: trio.Event | None = None
+        self._returned_with: list[str] | None = None
         self._farewell: tuple[ChannelAction, str, str] | None = None
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
 
@@ -443,9 +467,9 @@ class ChannelControl:
         try:
             channel = await self._app.request("GET", f"channels/{self.channel_id}")
         except ControlRefused:
-            self.left(0, "gone; its hang-up was missed")
+            self._destroyed(0, "gone; its hang-up was missed")
             return False
-        if channel["dialplan"]["app_name"] != "Stasis":
+        if channel["dialplan"]["app_name"] != "Stasis" and not self.away:
             self.left(0, "moved away; that was missed")
             return False
         return True
@@ -463,8 +487,67 @@ class ChannelControl:
         return await ari_checks.check(self._app, self, destination)
 
     async def refer(self, address: str, referred_by: str) -> None:
-        """See `leg.CallControl`."""
-        raise ControlUnavailable("not yet")
+        """See `leg.CallControl`: by `ari_refer`."""
+        await ari_refer.refer(self._app, self, address, referred_by)
+
+    @property
+    def away(self) -> bool:
+        """Whether the caller goes through a piece of the dialplan that comes back to us."""
+        return self._way_back is not None
+
+    async def excursion(self, context: str, variables: Mapping[str, str]) -> list[str] | None:
+        """Send the caller through `context,s,1`, which comes back with Stasis(APP,returned,...), and into the bridge again.
+
+        Returns the arguments behind `returned`; None: the caller has hung up there, which is reported too. Raises
+        `ControlError`: not sent. Cancelled, the caller may come back later, and is then joined again.
+        """
+        app, uri = self._app, f"channels/{self.channel_id}"
+        for name, value in variables.items():
+            await app.request("POST", f"{uri}/variable", variable=name, value=value)
+        # Outside of our app a channel's end is told to those who have subscribed to it.
+        source = f"channel:{self.channel_id}"
+        await app.request("POST", f"applications/{app.config.app}/subscription", eventSource=source)
+        way_back = self._way_back = trio.Event()
+        self._continuing = True
+        try:
+            await app.request("POST", f"{uri}/continue", context=context, extension="s", priority="1")
+        except ControlError:
+            self._way_back, self._continuing = None, False
+            raise
+        await way_back.wait()
+        return self._returned_with
+
+    def returned(self, arguments: list[str]) -> None:
+        """The caller is back from an excursion."""
+        assert self._way_back is not None
+        way_back, self._way_back = self._way_back, None
+        self._continuing = self._gone = False
+        self._returned_with = arguments[1:]
+        self._app.soon(self._join_again)
+        way_back.set()
+
+    async def _join_again(self) -> None:
+        if self.bridge_id:
+            await attempt(self._app.request("POST", f"bridges/{self.bridge_id}/addChannel", channel=self.channel_id))
+
+    @contextmanager
+    def expected_to_go(self) -> Iterator[None]:
+        """A caller who hangs up meanwhile does what was asked for: it is not reported."""
+        self._continuing = True
+        try:
+            yield
+        finally:
+            self._continuing = False
+
+    def served(self) -> None:
+        """The caller's telephone talks to somebody else now; what is left here is hung up."""
+        self._gone = self._continuing = True
+        self._app.soon(attempt, self._app.request("DELETE", f"channels/{self.channel_id}", reason_code="16"))
+
+    def replaced(self, channel: Channel) -> None:
+        """The caller's telephone has passed the call on: this channel is the caller now."""
+        self.channel_id, self.name = channel.id, channel.name or channel.id
+        self._party, self._up = channel.caller, channel.state == "Up"
 
     def target(self, destination: Destination) -> DialledTarget:
         """Somebody to be dialled for this caller."""
@@ -567,7 +650,7 @@ class ChannelControl:
                 text = "hung up by Asterisk" if event.soft else "the caller hung up"
                 self._report(ControlHungUp(0 if event.soft else event.cause, text))
             case "ChannelDestroyed":
-                self.left(event.cause, event.cause_txt)
+                self._destroyed(event.cause, event.cause_txt)
             case "StasisEnd":
                 self.left(0, "left the Stasis app")
 
@@ -580,9 +663,19 @@ class ChannelControl:
             self._media_ready = False
             self._media_settled.set()
 
+    def _destroyed(self, cause: int, detail: str) -> None:
+        """The caller's channel is no more, wherever it was."""
+        if self._way_back is not None:
+            way_back, self._way_back, self._returned_with = self._way_back, None, None
+            self._continuing = False
+            way_back.set()
+        self.left(cause, detail)
+
     def left(self, cause: int, detail: str) -> None:
         """The caller's channel is not in our Stasis app any more."""
         self._gone = True
+        if not self.away:
+            self.has_gone.set()
         self._report(ControlHungUp(cause, detail))
 
     def _report(self, event: ControlHungUp) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bridge.ari_client import Message, attempt
+from bridge.ari_client import Channel, Message, attempt
 from bridge.errors import ControlRefused
 from bridge.leg import ControlDigit, ControlEvent, ControlHungUp, Dialled, DialOutcome
 
@@ -137,6 +137,13 @@ class OutgoingChannel:
     def gone(self) -> bool:
         """Whether it has ended, or left our app."""
         return self._gone
+
+    def replaced(self, channel: Channel) -> None:
+        """Another telephone has picked it up, or theirs has passed the call on."""
+        self.channel_id, self.name = channel.id, channel.name
+        self.answered = channel.state == "Up"
+        if self.answered:
+            self._settled.set()
 
     def event(self, event: Message) -> None:
         """An event of this channel. Synchronous."""

@@ -34,8 +34,6 @@ class Joined:
         """An event of one of the two; `soon` starts what is to be done then. Synchronous."""
         assert event.channel is not None
         match event.type:
-            case "StasisStart" if event.replace_channel is not None:
-                self.replaced(event.replace_channel.id, event.channel.id)
             case "ChannelHangupRequest" if not event.soft and event.cause:
                 self._cause = event.cause
             case "StasisEnd" | "ChannelDestroyed":

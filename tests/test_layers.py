@@ -82,6 +82,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "ari_dial",
                 "ari_target",
                 "ari_joined",
+                "ari_refer",
                 "ari_checks",
                 "tools",
                 "telemetry",

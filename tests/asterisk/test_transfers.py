@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from asterisk.compare import tone_share
-from asterisk.human import Human, human
+from asterisk.human import Human, human, sip_caller
 from asterisk.line import Line, Phone, line, until
 from asterisk.rtp_telephone import RATE_HZ
-from asterisk.sip_scenarios import Scenario, answers, refuses, rings
+from asterisk.sip_scenarios import Scenario, answers, calls, refuses, rings
+from asterisk.test_sip_call import extension_of
 from simulators.model_script import Call, Part, Say, Script, tone
 from simulators.wire_audio import resampled
 
@@ -230,6 +231,50 @@ async def test_warm_and_the_caller_hangs_up_during_the_summary() -> None:
             await phone.caller.hang_up()
             assert (await it.ended())["reason"] == "caller_hung_up"
             await colleague.sees("BYE")
+
+
+REFER = """
+[agents.default.transfers.desk]
+sip = "sip:604@127.0.0.1"
+referred_by = "sip:agent@example.com"
+"""
+
+
+async def test_by_sip_the_telephone_is_served() -> None:
+    async with line(Script.of(WANTS), settings=REFER) as it, extension_of(it) as extension:
+        it.marks.add("PJSIP/sipp")
+        async with sip_caller(extension, calls(referred="200 OK")) as telephone:
+            record = await it.ended()
+            assert (record["reason"], record["detail"]) == ("transferred", "desk")
+            refer = await telephone.sees("REFER")
+            assert refer.header("Refer-To") == "sip:604@127.0.0.1"
+            assert "sip:agent@example.com" in refer.header("Referred-By")
+            await telephone.sees("BYE")
+
+
+@pytest.mark.parametrize("referred", ["503 Service Unavailable", "486 Busy Here", "603 Decline"])
+async def test_by_sip_it_does_not_work_and_the_caller_comes_back(referred: str) -> None:
+    async with line(Script.of(WANTS, SORRY), settings=REFER) as it, extension_of(it) as extension:
+        it.marks.add("PJSIP/sipp")
+        async with sip_caller(extension, calls(referred=referred)) as telephone:
+            failed = await it.hears_of("transfer_failed")
+            assert "could not be connected with sip:604@127.0.0.1 (FAILURE)" in failed.facts["message"]
+            await until(
+                lambda: hears(telephone.voice.heard.pcm(), RATE_HZ, 660, 200), 5, lambda: "the agent is heard again"
+            )
+            assert not it.told("call_ended")
+
+
+async def test_the_colleague_passes_the_caller_on_by_the_telephone() -> None:
+    """Asterisk puts another channel in the place of the one that we dialled."""
+    scenario = answers(ring_s=0.1, stays_s=0.5, refers_to="sip:600@127.0.0.1")
+    async with human(scenario) as colleague, line(Script.of(WANTS), settings=desk(colleague.endpoint)) as it:
+        phone = await it.phone()
+        assert (await it.ended())["reason"] == "transferred"
+        await until(lambda: hears(phone.heard(), 16000, 440), 6, lambda: "600 speaks to the caller")
+        assert not it.told("ARI: a transferred call is over")
+        await phone.caller.hang_up()
+        await it.hears_of("ARI: a transferred call is over")
 
 
 @pytest.mark.parametrize(
