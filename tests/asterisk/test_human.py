@@ -127,7 +127,7 @@ async def test_it_speaks_before_it_answers() -> None:
             await hears_tone(caller, 700)
             assert not it.answered
             await caller.until_answered()
-            assert it.answered
+            await it.until_answered()
 
 
 async def test_it_is_hung_up_on_and_told_why() -> None:
@@ -177,3 +177,30 @@ async def test_a_caller_that_is_referred_elsewhere(referred: str, status: str) -
             refer = await it.sees("REFER")
             assert refer.header("Refer-To") == "sip:604@127.0.0.1"
             assert (await step(test_id, "transferred", since)).details == status
+
+
+@pytest.mark.parametrize(
+    ("extension", "ends"),
+    [
+        ("640", "status=BUSY cause=0"),
+        ("641", "status=CONGESTION cause=0"),
+        ("642", "status=NOANSWER cause=0"),
+        ("643", "status=CHANUNAVAIL cause=21"),
+    ],
+)
+async def test_extensions_that_do_not_take_the_call(extension: str, ends: str) -> None:
+    since = steps_size()
+    async with calling(f"Local/{extension}@phones", ring_s=1) as test_id:
+        assert (await step(test_id, "after-test-human", since)).details == ends
+
+
+async def test_the_queue_has_the_registered_human_and_else_takes_a_message() -> None:
+    async with human(registered=True) as it, calling("", extension="620"):
+        await it.until_answered()
+        it.voice.say(resampled(tone(700, 1000), 24000, 8000))
+        await hears_tone(it, 700)
+    since = steps_size()
+    async with calling("", extension="620") as test_id:
+        # The queue hears of a telephone that is gone some ms later, and then sends those away who have joined.
+        assert (await step(test_id, "after-queue", since)).details in ("status=JOINEMPTY", "status=LEAVEEMPTY")
+        await step(test_id, "voicemail", since)
