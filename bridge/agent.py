@@ -69,6 +69,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     barge_in_confirm_ms: int = 400
     greeting_barge_in: Literal["interrupt", "off"] = "interrupt"
     hang_up: bool = True
+    press_keys: bool = False
     transfers: dict[str, Destination] = {}
     keys: dict[str, str] = {}
     collect: dict[str, Collect] = {}

@@ -37,7 +37,8 @@ from bridge.config import Asterisk
 from bridge.destinations import DESTINATION, Destination
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
-from bridge.leg import ControlDigit, ControlEvent, ControlHungUp
+from bridge.hangup_cause import UNKNOWN
+from bridge.leg import ControlDigit, ControlEvent, ControlHold, ControlHungUp
 
 logger = logging.getLogger("bridge.ari")
 
@@ -357,7 +358,7 @@ class ChannelControl:
         """Set when the caller has hung up or left our app."""
         self._way_back: trio.Event | None = None
         self._returned_with: list[str] | None = None
-        self._farewell: tuple[ChannelAction, str, str] | None = None
+        self._farewell: tuple[ChannelAction, str, str, int] | None = None
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
 
     @property
@@ -560,15 +561,28 @@ class ChannelControl:
         self.bridge_id = ""
         self._gone = True
 
+    async def send_digits(self, digits: str) -> None:
+        """Press keys towards the caller, 100 ms each with 100 ms between (Asterisk's own measures). Raises
+        `ControlError`."""
+        await self._app.request("POST", f"channels/{self.channel_id}/dtmf", dtmf=digits)
+
+    async def start_music(self, music: str) -> None:
+        """The caller hears this class of music instead of the bridge. Raises `ControlError`."""
+        await self._app.request("POST", f"channels/{self.channel_id}/moh", mohClass=music)
+
+    async def stop_music(self) -> None:
+        """The caller hears the bridge again. Raises `ControlError`."""
+        await self._app.request("DELETE", f"channels/{self.channel_id}/moh")
+
     async def next_event(self) -> ControlEvent:
-        """The next digit, or the hang-up, which comes once and last. Cancelling loses nothing."""
+        """The next digit or hold, or the hang-up, which comes once and last. Cancelling loses nothing."""
         return await self._receive.receive()
 
     def unread(self, event: ControlHungUp) -> None:
         """What `next_event` gave was for somebody else: it gives it again."""
         self._send.send_nowait(event)
 
-    async def release(self, reason: EndReason, detail: str) -> None:
+    async def release(self, reason: EndReason, detail: str, cause: int = UNKNOWN) -> None:
         """Do with the caller what `FAREWELLS` says of `reason`, and remove the media channel and the bridge.
 
         The dialplan finds BRIDGE_END_REASON and BRIDGE_END_DETAIL. Idempotent, never raises. What fails, or is cut short by
@@ -580,7 +594,7 @@ class ChannelControl:
         action = FAREWELLS[reason].channel
         if action is ChannelAction.NOTHING:
             action = ChannelAction.CONTINUE
-        self._farewell = action, reason.value, detail
+        self._farewell = action, reason.value, detail, cause
         finished = False
 
         async def dismiss() -> None:
@@ -596,7 +610,7 @@ class ChannelControl:
         """Carry out the farewell on the caller's channel. Returns whether nothing is left to do."""
         if self._gone or self._hung_up or self._farewell is None:
             return True
-        action, reason, detail = self._farewell
+        action, reason, detail, cause = self._farewell
         app, uri, config = self._app, f"channels/{self.channel_id}", self._app.config
         try:
             await self._set_variables(reason, detail)
@@ -607,7 +621,8 @@ class ChannelControl:
             return False
         self._continuing = True
         if action is ChannelAction.HANG_UP:
-            return await attempt(app.request("DELETE", uri, reason="normal"))
+            why = {"reason": "normal"} if cause == UNKNOWN else {"reason_code": str(cause)}
+            return await attempt(app.request("DELETE", uri, **why))
         where: dict[str, str] = {}
         if config.continue_context:
             where["context"] = config.continue_context
@@ -640,10 +655,9 @@ class ChannelControl:
         """An event of the caller's channel. Synchronous."""
         match event.type:
             case "ChannelDtmfReceived":
-                try:
-                    self._send.send_nowait(ControlDigit(event.digit))
-                except trio.WouldBlock:
-                    logger.warning("ARI: %s: digit dropped, %d events are unread", self.name, _EVENTS_SIZE)
+                self._tell(ControlDigit(event.digit))
+            case "ChannelHold" | "ChannelUnhold":
+                self._tell(ControlHold(event.type == "ChannelHold"))
             case "ChannelStateChange" if event.channel is not None:
                 self._up = event.channel.state == "Up"
             case "ChannelHangupRequest":
@@ -677,6 +691,12 @@ class ChannelControl:
         if not self.away:
             self.has_gone.set()
         self._report(ControlHungUp(cause, detail))
+
+    def _tell(self, event: ControlEvent) -> None:
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            logger.warning("ARI: %s: %s dropped, %d events are unread", self.name, type(event).__name__, _EVENTS_SIZE)
 
     def _report(self, event: ControlHungUp) -> None:
         """Tell of the hang-up once; keep it back while a `continue` of ours is under way, which looks the same."""

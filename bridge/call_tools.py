@@ -13,22 +13,30 @@ from typing import Any
 
 import msgspec
 
-from bridge import mcp
+from bridge import hangup_cause, mcp
 from bridge.agent import Agent
 from bridge.destinations import Destination
 from bridge.dialogue import TransferCall
+from bridge.keys import KEYS
 
 HANG_UP = "hang_up"
 TRANSFER_CALL = "transfer_call"
 COLLECT_DIGITS = "collect_digits"
-BUILT_IN = frozenset({HANG_UP, TRANSFER_CALL, COLLECT_DIGITS})
+PRESS_KEYS = "press_keys"
+BUILT_IN = frozenset({HANG_UP, TRANSFER_CALL, COLLECT_DIGITS, PRESS_KEYS})
+
+
+# At 200 ms each, 13 s.
+MOST_KEYS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """The agent wants to end the call. `reason` is in the model's words, for the record."""
+    """The agent wants to end the call. `reason` is in the model's words, for the record; `cause` is what signalling is
+    told."""
 
     reason: str
+    cause: int = hangup_cause.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +55,25 @@ class CollectDigits:
 
 
 @dataclass(frozen=True, slots=True)
+class PressKeys:
+    """The agent wants to press keys towards the other side."""
+
+    keys: str
+
+
+@dataclass(frozen=True, slots=True)
 class Misuse:
     """The model's arguments make no sense; `message` is what it is told."""
 
     message: str
+
+
+Request = HangUp | Transfer | CollectDigits | PressKeys | Misuse
+
+
+def are_keys(text: str) -> bool:
+    """Whether this can be pressed in one go, pauses (`w`) included."""
+    return 0 < len(text) <= MOST_KEYS and set(text) <= {*KEYS, "w"}
 
 
 def declarations(agent: Agent) -> list[dict[str, Any]]:
@@ -65,7 +88,12 @@ def declarations(agent: Agent) -> list[dict[str, Any]]:
                 "parameters": {
                     "type": "object",
                     "properties": {
-                        "reason": {"type": "string", "description": "Why the call is over, in a few words"}
+                        "reason": {"type": "string", "description": "Why the call is over, in a few words"},
+                        "cause": {
+                            "type": "string",
+                            "enum": list(hangup_cause.FOR_THE_MODEL),
+                            "description": "What the line is told; normal unless your instructions say otherwise",
+                        },
                     },
                 },
             }
@@ -87,6 +115,24 @@ def declarations(agent: Agent) -> list[dict[str, Any]]:
                     "type": "object",
                     "properties": {"name": {"type": "string", "enum": list(agent.collect)}},
                     "required": ["name"],
+                },
+            }
+        )
+    if agent.press_keys:
+        tools.append(
+            {
+                "type": "function",
+                "name": PRESS_KEYS,
+                "description": "Press keys of the telephone, as a menu at the other end asks you to.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {
+                        "keys": {
+                            "type": "string",
+                            "description": f"Keys of {KEYS} in order, such as 12#; w waits half a second",
+                        }
+                    },
+                    "required": ["keys"],
                 },
             }
         )
@@ -116,11 +162,16 @@ def tools_of(agent: Agent) -> list[dict[str, Any]]:
     return [*declarations(agent), *mcp.declarations(agent)]
 
 
-def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | CollectDigits | Misuse | None:
+def interpret(agent: Agent, name: str, arguments: str) -> Request | None:
     """What a function call with these raw JSON `arguments` asks for; None when it is not one of the bridge's tools."""
     if name == HANG_UP and agent.hang_up:
         # Ending a call must not fail over broken arguments: they hold nothing but a comment.
-        return HangUp(str(_parsed(arguments).get("reason", "")))
+        parsed = _parsed(arguments)
+        cause = parsed.get("cause")
+        known_cause = cause in hangup_cause.FOR_THE_MODEL and cause != "normal"
+        return HangUp(
+            str(parsed.get("reason", "")), hangup_cause.CAUSES[str(cause)] if known_cause else hangup_cause.UNKNOWN
+        )
     if name == TRANSFER_CALL and agent.transfers:
         return _transfer(agent.transfers, _parsed(arguments))
     if name == COLLECT_DIGITS and agent.collect:
@@ -129,6 +180,11 @@ def interpret(agent: Agent, name: str, arguments: str) -> HangUp | Transfer | Co
             return CollectDigits(wanted)
         known = ", ".join(agent.collect)
         return Misuse(f"there is nothing named {wanted!r} to collect; known: {known}")
+    if name == PRESS_KEYS and agent.press_keys:
+        wanted = _parsed(arguments).get("keys")
+        if isinstance(wanted, str) and are_keys(wanted):
+            return PressKeys(wanted)
+        return Misuse(f"keys must be 1 to {MOST_KEYS} of {KEYS} and w")
     return None
 
 

@@ -117,6 +117,9 @@ class CallerKeys:
         if self._digits:
             self._collect("", now)
             return
+        if talk.on_hold:
+            collection.held(now)
+            return
         waits = talk.responses.wanted or not talk.speech.silent
         if collected := collection.tick(now, waits=waits):
             self._collected(collected, now)
@@ -154,7 +157,7 @@ class CallerKeys:
         talk = self._talk
         if self._secret is not None:
             talk.commands.notice("secure_ends", name=self._secret[0])
-        self._secret, talk.deaf = None, False
+        self._secret, talk.deaf_for = None, talk.deaf_for - {"secret"}
 
     # For the model ---------------------------------------------------------------------------------------------------
 

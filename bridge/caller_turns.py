@@ -136,7 +136,7 @@ class CallerTurns:
     def nothing_said(self, item_id: str) -> EndCall | None:
         """The caller has said nothing for `idle_timeout_ms`. The server prompts for ever: the count is ours (3.12)."""
         self._unspoken.add(item_id)
-        if self._talk.collection is not None:
+        if self._talk.collection is not None or self._talk.on_hold:
             self._talk.prompt_unwanted = True
             return None
         self._idle_prompts += 1

@@ -121,6 +121,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     websocket_close_s: float = 2.0
     response_stall_s: float = 8.0
     caller_silent_s: float = 120.0
+    hold_s: float = 600.0
     max_duration_s: float = 1800.0
     drain_s: float = 60.0
     reconnect_s: float = 20.0

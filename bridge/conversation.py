@@ -24,7 +24,7 @@ file: `talk` (the common ground), `caller_turns`, `caller_keys`, `tool_use`, `ta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
@@ -37,6 +37,7 @@ from bridge.dialogue import Command, DropSession, EndCall, State, Step, Transfer
 from bridge.ending import EndReason, reason_for
 from bridge.handover import Handover
 from bridge.history import History, Speaker
+from bridge.hold import Hold
 from bridge.latency import CallLatency
 from bridge.playout import PlayoutQueue
 from bridge.realtime_errors import check_effective_session
@@ -91,6 +92,7 @@ class Conversation:
         self._accounts = Accounts(agent, self._commands, usage=usage, turns=turns or CallLatency(), model=model)
         self._caller = CallerTurns(self._talk, self._accounts)
         self._tools = ToolUse(self._talk, self._accounts)
+        self._hold = Hold(self._talk)
         self._keys = CallerKeys(self._talk, self._accounts, self._caller, self._tools)
         self._takeover = Takeover(self._talk, self._caller, self._tools)
         self._handover = Handover(self._talk, self._tools)
@@ -118,12 +120,17 @@ class Conversation:
     @property
     def wants_audio(self) -> bool:
         """Whether the caller's audio goes to the model: not while the agent takes leave, nor before the talk key."""
-        return not self._talk.leaving and self._caller.wants_audio
+        return not self._talk.leaving and not self._talk.on_hold and self._caller.wants_audio
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether the caller does not hear us, or is not meant to: nothing of his is to be expected then."""
+        return self._talk.on_hold
 
     @property
     def deaf(self) -> bool:
         """Whether the model gets silence in the place of the caller's audio."""
-        return self._talk.deaf
+        return bool(self._talk.deaf_for) or self._talk.on_hold
 
     # The session -----------------------------------------------------------------------------------------------------
 
@@ -259,7 +266,7 @@ class Conversation:
         elif talk.barge_in.speaking and not talk.barge_in.held and talk.may_interrupt:
             # Our request crossed with the caller's first words: the server did not interrupt what had not begun (3.6).
             talk.interrupt()
-        elif talk.prompt_unwanted and not self._responses.asked.fields:
+        elif talk.agent_muted or (talk.prompt_unwanted and not self._responses.asked.fields):
             talk.interrupt()
         talk.prompt_unwanted = False
 
@@ -353,6 +360,21 @@ class Conversation:
         """A key that the caller pressed. One that ends the call does so at once: the agent is cut short for it."""
         if end := self._keys.pressed(digit, now):
             self._close_now(end, now)
+        return self._take(now)
+
+    def caller_held(self, held: bool, now: float) -> list[Command]:
+        """The caller has put us on hold, or is back."""
+        self._hold.by_caller(held, now)
+        return self._take(now)
+
+    def hold(self, music: str | None, now: float) -> list[Command]:
+        """The application puts the caller on hold, or (None) takes him back."""
+        self._hold.by_application(music, now)
+        return self._take(now)
+
+    def mute(self, who: Literal["caller", "agent"], muted: bool, now: float) -> list[Command]:
+        """The application mutes one of the two for the other."""
+        self._hold.mute(who, muted)
         return self._take(now)
 
     def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]:
@@ -479,6 +501,8 @@ class Conversation:
         elif self._endgame.closing and not self._handover.speaking:
             if command := self._endgame.tick(now, idle=self._speech.idle):
                 self._commands.do(command)
+        elif given_up := self._hold.tick(now):
+            self._commands.do(given_up)
         elif end := self._endgame.overdue(now):
             self._close(end, now)
         elif self._responses.stalled(now) and self._responses.drop_foreign():
@@ -496,7 +520,8 @@ class Conversation:
     def _quiet(self) -> bool:
         """Nobody does anything: the caller's silence counts."""
         busy = self._responses.busy or self._tools.busy or self._talk.barge_in.speaking
-        occupied = self._talk.lost_at is not None or self._talk.collection is not None
+        talk = self._talk
+        occupied = talk.lost_at is not None or talk.collection is not None or talk.on_hold
         return not busy and not occupied and self._speech.idle
 
     def _mind_the_budget(self, state: BudgetState, now: float) -> None:
@@ -568,6 +593,8 @@ class Conversation:
             or talk.barge_in.speaking
             or bool(self._tools.running)
             or talk.collection is not None
+            or talk.held_back
+            or talk.agent_muted
         )
         if not blocked and (ask := self._responses.next_request(now)):
             self._commands.send(realtime.create_response(ask.fields, self._responses.request_id))

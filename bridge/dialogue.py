@@ -10,10 +10,11 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from bridge.destinations import Destination
 from bridge.ending import EndReason
+from bridge.hangup_cause import UNKNOWN
 
 
 class State(enum.Enum):
@@ -116,6 +117,26 @@ class KeepDigits:
 
 
 @dataclass(frozen=True, slots=True)
+class PressKeys:
+    """Press these keys towards the caller; answer with `Conversation.tool_finished` where `call_id` is not empty."""
+
+    call_id: str
+    keys: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StartMusic:
+    """The caller is to hear this class of music on hold."""
+
+    music: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopMusic:
+    """The caller is to hear us again."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClearLegAudio:
     """Ask the caller's leg to drop what it has buffered."""
 
@@ -154,11 +175,12 @@ class ResendAudio:
 
 @dataclass(frozen=True, slots=True)
 class EndCall:
-    """End the call; see `ending`."""
+    """End the call; see `ending`. `cause`: what signalling is told (Q.850), where that hangs up."""
 
     reason: EndReason
     detail: str = ""
     code: str | None = None
+    cause: int = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +199,9 @@ Command = (
     | TransferCall
     | Briefed
     | KeepDigits
+    | PressKeys
+    | StartMusic
+    | StopMusic
     | ClearLegAudio
     | OpenSession
     | DropSession
@@ -225,6 +250,9 @@ class Dialogue(Protocol):
     def deaf(self) -> bool: ...
 
     @property
+    def on_hold(self) -> bool: ...
+
+    @property
     def longest_silence_s(self) -> float: ...
 
     def session_update(self) -> bytes: ...
@@ -242,6 +270,12 @@ class Dialogue(Protocol):
     def media_ready(self, now: float) -> list[Command]: ...
 
     def model_message(self, message: str | bytes, now: float) -> list[Command]: ...
+
+    def caller_held(self, held: bool, now: float) -> list[Command]: ...
+
+    def hold(self, music: str | None, now: float) -> list[Command]: ...
+
+    def mute(self, who: Literal["caller", "agent"], muted: bool, now: float) -> list[Command]: ...
 
     def caller_digit(self, digit: str, now: float) -> list[Command]: ...
 

@@ -21,6 +21,7 @@ from bridge.errors import (
     ModelRejected,
     ModelUnreachable,
 )
+from bridge.hangup_cause import NORMAL, UNKNOWN
 
 
 class EndReason(enum.StrEnum):
@@ -154,15 +155,17 @@ class Ending:
         self._on_decided = on_decided
         self.reason: EndReason | None = None
         self.detail = ""
+        self.cause = UNKNOWN
         self.error: ErrorObject | None = None
         self.later: list[tuple[EndReason, str]] = []
 
-    def declare(self, reason: EndReason, detail: str = "", *, code: str | None = None) -> bool:
-        """End the call for `reason`. Returns whether this declaration was the first and so the one that counts."""
+    def declare(self, reason: EndReason, detail: str = "", *, code: str | None = None, cause: int = UNKNOWN) -> bool:
+        """End the call for `reason`; `cause` is Q.850: the caller's, or the one that signalling is to be told. Returns
+        whether this declaration was the first and so the one that counts."""
         if self.reason is not None:
             self.later.append((reason, detail))
             return False
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.cause = reason, detail, cause
         if FAREWELLS[reason].failure:
             self.error = ErrorObject(code, detail or reason.value)
         self._on_decided()
@@ -174,3 +177,10 @@ class Ending:
         if self.reason is None:
             raise RuntimeError("farewell asked for before the call was declared ended")
         return FAREWELLS[self.reason]
+
+    @property
+    def told_cause(self) -> int:
+        """The Q.850 cause for the record: the caller's, or what signalling is told."""
+        if self.cause == UNKNOWN and self.reason is not None and self.farewell.channel is ChannelAction.HANG_UP:
+            return NORMAL
+        return self.cause

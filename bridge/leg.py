@@ -14,6 +14,7 @@ from uuid import UUID
 from bridge.audio import PcmFormat
 from bridge.destinations import Destination
 from bridge.ending import EndReason, Farewell
+from bridge.hangup_cause import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,14 @@ class ControlHungUp:
     detail: str
 
 
-ControlEvent = ControlDigit | ControlHungUp
+@dataclass(frozen=True, slots=True)
+class ControlHold:
+    """The caller has put us on hold, or is back."""
+
+    held: bool
+
+
+ControlEvent = ControlDigit | ControlHungUp | ControlHold
 
 
 class DialOutcome(enum.StrEnum):
@@ -198,10 +206,24 @@ class CallControl(Protocol):
         """
         ...
 
+    async def send_digits(self, digits: str) -> None:
+        """Press these keys (`0`-`9`, `*`, `#`, `A`-`D`; `w`: half a second of pause) towards the caller. Returns when they
+        have been accepted, which is before they are sent. Raises `ControlError`."""
+        ...
+
+    async def start_music(self, music: str) -> None:
+        """The caller hears this class of Asterisk's music on hold, and not us. Raises `ControlError`."""
+        ...
+
+    async def stop_music(self) -> None:
+        """The caller hears us again. Raises `ControlError`."""
+        ...
+
     async def next_event(self) -> ControlEvent:
         """The next event of this call; waits for ever when there is none. Raises `ControlError`."""
         ...
 
-    async def release(self, reason: EndReason, detail: str) -> None:
-        """Carry out the farewell of `reason` and free everything held in the PBX. Idempotent, never raises."""
+    async def release(self, reason: EndReason, detail: str, cause: int = UNKNOWN) -> None:
+        """Carry out the farewell of `reason` and free everything held in the PBX. `cause`: what signalling is told where
+        that hangs up (Q.850; unknown: the normal one). Idempotent, never raises."""
         ...

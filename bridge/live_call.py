@@ -21,11 +21,13 @@ import msgspec
 import trio
 
 from bridge.agent import Agent
-from bridge.call_tools import transfer_to
-from bridge.dialogue import AskApproval, Command, Dialogue, EndCall, Notice, RunTool, TransferCall
+from bridge.call_tools import are_keys, transfer_to
+from bridge.dialogue import AskApproval, Command, Dialogue, EndCall, Notice, PressKeys, RunTool, TransferCall
 from bridge.ending import EndReason
 from bridge.errors import ConfigError
 from bridge.event_stream import EventFilter
+from bridge.hangup_cause import cause_of
+from bridge.keys import KEYS
 from bridge.session_streams import EventStream, Observers
 
 _log = logging.getLogger("bridge.application")
@@ -134,9 +136,30 @@ class LiveCall:
         waiting[1].append(output)
         waiting[0].set()
 
-    def hang_up(self, reason: str = "the application ended the call") -> None:
-        """End the call when everything said so far has been heard."""
-        self._ends(EndCall(EndReason.AGENT_HUNG_UP, reason))
+    def hang_up(self, reason: str = "the application ended the call", *, cause: str | int = "normal") -> None:
+        """End the call when everything said so far has been heard. `cause` is what signalling is told: one of ARI's words
+        or a Q.850 number (see `hangup_cause`). Raises `ConfigError` for another one."""
+        self._ends(EndCall(EndReason.AGENT_HUNG_UP, reason, cause=cause_of(cause)))
+
+    def press(self, keys: str) -> None:
+        """Press keys towards the caller (`0`-`9`, `*`, `#`, `A`-`D`; `w`: half a second of pause). What goes wrong is told
+        as `keys_not_pressed`. Raises `ConfigError` for what is no key."""
+        if not are_keys(keys):
+            raise ConfigError(f"press: must be keys of {KEYS} and w")
+        self._apply([PressKeys("", keys)])
+
+    def hold(self, music: str = "default") -> None:
+        """The caller hears a class of Asterisk's music until `resume`; the agent hears and says nothing, and goes
+        on then."""
+        self._apply(self._conversation.hold(music, self._clock()))
+
+    def resume(self) -> None:
+        """End `hold`; nothing happens where there is none."""
+        self._apply(self._conversation.hold(None, self._clock()))
+
+    def mute(self, who: Literal["caller", "agent"], muted: bool = True) -> None:
+        """The agent hears silence of the caller; or the agent stops speaking, and says nothing until it is unmuted."""
+        self._apply(self._conversation.mute(who, muted, self._clock()))
 
     def transfer(self, destination: str, number: str = "") -> None:
         """Hand the caller over to a destination of the agent's profile, when everything said so far has been heard;

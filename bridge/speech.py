@@ -41,6 +41,7 @@ class Speech:
         self._last_response = ""
         self._sounds = 0
         self._sound: AudioItem | None = None
+        self._paused = self._held = False
         self.audible = False
         self.line_quiet = True
 
@@ -111,7 +112,7 @@ class Speech:
         self._to_wire.reset()
         self._item = self._sound = None
         heard = self._playout.flush(self._lag_ms)
-        self._playout.resume()
+        self.resume()
         cuts = []
         for it in heard:
             if it.item.response_id != OUR_OWN:
@@ -123,10 +124,26 @@ class Speech:
         return cuts, {it.item.response_id for it in heard}
 
     def pause(self) -> None:
+        """Stand still, until it is clear whether the caller interrupts."""
+        self._paused = True
         self._playout.pause()
 
     def resume(self) -> None:
-        self._playout.resume()
+        """Go on after `pause`, unless the call is on hold."""
+        self._paused = False
+        self._go_on()
+
+    def hold(self, held: bool) -> None:
+        """Stand still while the call is on hold."""
+        self._held = held
+        if held:
+            self._playout.pause()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if not (self._paused or self._held):
+            self._playout.resume()
 
     def settled(self) -> Sequence[Turn]:
         """The turns of the agent that have just been heard to their end: none of them was cut."""

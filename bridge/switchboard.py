@@ -20,6 +20,7 @@ from bridge.config import MediaFormat
 from bridge.destinations import Destination
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
+from bridge.hangup_cause import UNKNOWN
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlEvent, ControlHungUp, TransferTarget
 
@@ -77,12 +78,26 @@ class NoCallControl:
         await trio.lowlevel.checkpoint()
         raise ControlUnavailable("this call came by AudioSocket() or Dial(), not by Stasis()")
 
+    async def send_digits(self, digits: str) -> None:
+        """Raises `ControlUnavailable`: on an AudioSocket a digit ends the call (5.4)."""
+        await trio.lowlevel.checkpoint()
+        raise ControlUnavailable("no keys can be pressed: this call came by AudioSocket() or Dial(), not by Stasis()")
+
+    async def start_music(self, music: str) -> None:
+        """Raises `ControlUnavailable`."""
+        await trio.lowlevel.checkpoint()
+        raise ControlUnavailable("no music: this call came by AudioSocket() or Dial(), not by Stasis()")
+
+    async def stop_music(self) -> None:
+        """There is none."""
+        await trio.lowlevel.checkpoint()
+
     async def next_event(self) -> ControlEvent:
         """Waits for ever: nothing is reported but by the media connection."""
         await trio.sleep_forever()
         raise AssertionError("unreachable")
 
-    async def release(self, reason: EndReason, detail: str) -> None:
+    async def release(self, reason: EndReason, detail: str, cause: int = UNKNOWN) -> None:
         """Nothing is held. What the dialplan will ask for is known before this waits for anything, so that it is there
         when the leg, which is closed at the same time, tells Asterisk to go on."""
         if self._remember is not None:

@@ -55,8 +55,10 @@ class Talk:
         self.first_delta_at: float | None = None
         self.collection: Collecting | None = None
         """What the caller is keying in for the model: the keys go there and nowhere else."""
-        self.deaf = False
-        """The model gets silence in the place of the caller's audio: a secret is keyed in, whose tones a line may carry."""
+        self.deaf_for: frozenset[str] = frozenset()
+        """Why the model gets silence in the place of the caller's audio; empty: it does not."""
+        self.on_hold = self.held_back = self.agent_muted = False
+        """On hold, whoever wanted it; by an application, so that the agent is to say nothing; the agent is muted."""
         self.prompt_unwanted = False
         """The server is about to ask a silent caller whether he is there, who has a good reason to be silent."""
         self._items_made = 0

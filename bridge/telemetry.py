@@ -28,6 +28,7 @@ _log = logging.getLogger("bridge.call")
 class CallRecord:
     """Everything that is worth keeping of one call; filled while it runs, logged once at its end.
 
+    `hangup_cause` is Q.850: the caller's, or what signalling was told where we hung up; 0: none is known.
     `usage` and `cost_usd` are the server's figures at the prices of `priced_as_of`; `cost_usd` is None when nothing could
     be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
     """
@@ -39,6 +40,7 @@ class CallRecord:
     began_unix_s: float = field(default_factory=time.time)
     reason: str = ""
     detail: str = ""
+    hangup_cause: int = 0
     also: list[str] = field(default_factory=list)
     completion_reason: str = ""
     error: dict[str, str | None] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bridge import call_tools, mcp, realtime, realtime_mcp
 from bridge.accounts import Accounts
 from bridge.collecting import Collecting
-from bridge.dialogue import AskApproval, CheckTransfer, EndCall, RunTool, TransferCall
+from bridge.dialogue import AskApproval, CheckTransfer, EndCall, PressKeys, RunTool, TransferCall
 from bridge.ending import EndReason
 from bridge.history import output_item
 from bridge.mcp import Approval
@@ -75,8 +75,8 @@ class ToolUse:
             match call_tools.interpret(self._talk.agent, name, arguments):
                 case call_tools.HangUp() | call_tools.Transfer() if interrupted:
                     self.answer(call_id, "Not done: the caller started to speak.")
-                case call_tools.HangUp(reason=why):
-                    end = end or EndCall(EndReason.AGENT_HUNG_UP, why)
+                case call_tools.HangUp(reason=why, cause=cause):
+                    end = end or EndCall(EndReason.AGENT_HUNG_UP, why, cause=cause)
                 case call_tools.Transfer() if end is not None or self._talk.leaving:
                     self.answer(call_id, "Not done: the call is ending.")
                 case call_tools.Transfer(name=target, destination=destination):
@@ -88,6 +88,9 @@ class ToolUse:
                     self.answer(call_id, "Not done: the caller started to speak.")
                 case call_tools.CollectDigits(name=entry):
                     self._collect(call_id, entry, now)
+                case call_tools.PressKeys(keys=keys):
+                    self._start(call_id, now)
+                    self._talk.commands.do(PressKeys(call_id, keys))
                 case call_tools.Misuse(message=message):
                     self.answer(call_id, message)
                     self._talk.responses.want(Ask())
@@ -109,7 +112,7 @@ class ToolUse:
         talk.collection = Collecting(call_id, name, entry, now)
         talk.commands.notice("collecting_digits", name=name)
         if entry.secure:
-            talk.deaf = True
+            talk.deaf_for |= {"secret"}  # a line may carry the tones
             talk.commands.notice("secure_begins", name=name)
 
     def _start(self, call_id: str, now: float) -> None:

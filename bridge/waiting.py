@@ -38,7 +38,7 @@ class Waiting:
         if not talk.speech.sounding:
             why = self._why_silent
             audible = not (talk.speech.idle or talk.speech.starving)
-            ours = not (talk.closing or talk.barge_in.speaking or talk.collection is not None)
+            ours = not (talk.closing or talk.barge_in.speaking or talk.collection is not None or talk.on_hold)
             if why is None or audible or not ours:
                 self._patience.heard(now)
             else:

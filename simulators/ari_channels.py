@@ -24,7 +24,7 @@ class Place:
 @dataclass(eq=False)
 class FakeChannel:
     """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`; then `hung_up_with` is the
-    cause that ARI gave. `music`: the class of the music on hold that it hears."""
+    cause that ARI gave. `music`: the class of the music on hold that it hears; `pressed`: the digits that ARI sent it."""
 
     server: AriServer
     id: str
@@ -38,6 +38,7 @@ class FakeChannel:
     dialplan: Place | str | None = None
     bridge: FakeBridge | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    pressed: list[str] = field(default_factory=list)
     music: str = ""
     hung_up_with: int = 0
 
@@ -68,6 +69,10 @@ class FakeChannel:
     def press(self, digit: str) -> None:
         """The far end presses a key."""
         self.server.emit("ChannelDtmfReceived", digit=digit, duration_ms=100, channel=self.json())
+
+    def hold(self, held: bool) -> None:
+        """The far end puts us on hold, or comes back."""
+        self.server.emit("ChannelHold" if held else "ChannelUnhold", channel=self.json())
 
     def leave(self, where: Place | str) -> None:
         """Leave Stasis. The subscription ends with StasisEnd, so that the channel's own end is not told."""

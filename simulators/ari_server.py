@@ -41,6 +41,7 @@ _PARAMETERS = {
     "moh": {"mohClass"},
     "removeChannel": {"channel"},
     "DELETE": {"reason", "reason_code"},
+    "dtmf": {"dtmf"},
     "GET": {"only", "variable"},
 }
 
@@ -440,6 +441,10 @@ class AriServer:
                 if channel.state != "Up":
                     channel.state = "Up"
                     self.emit("ChannelStateChange", channel=channel.json())
+            case "dtmf":
+                if not query.get("dtmf"):
+                    _refuse(400, "DTMF is required")
+                channel.pressed.append(query["dtmf"])
             case "variable":
                 channel.variables[query["variable"]] = query["value"]
                 self.emit("ChannelVarset", **query, channel=channel.json())

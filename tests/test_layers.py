@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {"errors", "config", "agent", "destinations", "findings", "toml_lines", "validation", "mcp_servers"}
         )
         | {"session", "session_schema", "session_flat", "session_advice"}
-        | {"keys", "collect"},
+        | {"keys", "collect", "hangup_cause"},
     ),
     (
         "protocols",
@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "caller_turns",
                 "caller_keys",
                 "collecting",
+                "hold",
                 "tool_use",
                 "uplink_audio",
                 "takeover",
