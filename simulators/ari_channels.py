@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class Place:
 @dataclass(eq=False)
 class FakeChannel:
     """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`; then `hung_up_with` is the
-    cause that ARI gave. `music`: the class of the music on hold that it hears; `pressed`: the digits that ARI sent it."""
+    cause that ARI gave. `music`: the class of the music on hold that it hears; `pressed`: the digits that ARI sent it;
+    `referred_to`: where its telephone was asked to call. `watched`: its own end is told, wherever it is then."""
 
     server: AriServer
     id: str
@@ -40,6 +41,8 @@ class FakeChannel:
     variables: dict[str, str] = field(default_factory=dict)
     pressed: list[str] = field(default_factory=list)
     music: str = ""
+    referred_to: str = ""
+    watched: bool = False
     hung_up_with: int = 0
 
     def json(self) -> Json:
@@ -84,6 +87,20 @@ class FakeChannel:
             self.server.emit("StasisEnd", channel=self.json())
         if where == HUNG_UP:
             self.server.channels.pop(self.id, None)
+            if self.watched:
+                self.server.emit("ChannelDestroyed", cause=16, cause_txt="Normal Clearing", channel=self.json())
+
+    def passes_on(self, name: str) -> FakeChannel:
+        """The far end passes its call on by the telephone: another channel takes its place, in its bridge and in Stasis."""
+        other = replace(self, id=f"{self.id}-then", name=name, bridge=None, in_stasis=True)
+        self.server.channels[other.id] = other
+        self.server.emit("StasisStart", args=[], channel=other.json(), replace_channel=self.json())
+        if self.bridge is not None:
+            bridge = self.bridge
+            bridge.remove(self)
+            bridge.add(other)
+        self.leave(HUNG_UP)
+        return other
 
     def returns(self, *arguments: str) -> None:
         """The dialplan executes Stasis() once more with the same channel."""

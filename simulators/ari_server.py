@@ -40,6 +40,8 @@ _PARAMETERS = {
     "dial": {"timeout", "caller"},
     "moh": {"mohClass"},
     "removeChannel": {"channel"},
+    "subscription": {"eventSource"},
+    "redirect": {"endpoint"},
     "DELETE": {"reason", "reason_code"},
     "dtmf": {"dtmf"},
     "GET": {"only", "variable"},
@@ -267,6 +269,12 @@ class AriServer:
                 return 200, _module(name, self.modules[name])
             case "GET", ["applications", app]:
                 return 200, self._application(app)
+            case "POST", ["applications", app, "subscription"]:
+                assert app == self.app
+                kind, _, channel_id = query["eventSource"].partition(":")
+                assert kind == "channel"
+                self._channel(channel_id).watched = True
+                return 200, self._application(app)
             case "GET", ["channels"]:
                 return 200, [channel.json() for channel in self.channels.values()]
             case "GET", ["bridges"]:
@@ -452,6 +460,10 @@ class AriServer:
                 place = Place(query.get("context", ""), query.get("extension", ""), query.get("priority", ""))
                 exists = place == Place() or (place.context, place.exten, place.priority) in self.dialplan
                 channel.leave(place if exists else HUNG_UP)
+            case "redirect":
+                if not query["endpoint"].startswith(channel.name.partition("/")[0] + "/"):
+                    _refuse(422, "Endpoint technology is not that of the channel")
+                channel.referred_to = query["endpoint"]
             case _:
                 _refuse(404, "Resource not found")
 

@@ -238,3 +238,106 @@ async def test_a_queue_is_looked_at_before(autojump_clock: MockClock) -> None:
         assert outputs == [
             "It is possible. 3 callers wait there already. Tell the caller; it is done when they have heard you."
         ]
+
+
+SIP = """
+[agents.default.transfers.desk]
+sip = "sip:604@example.com"
+referred_by = "sip:agent@example.com"
+"""
+REFERS = ("realtime-refer", "s", "1")
+
+
+async def in_the_dialplan(it: House, channel: FakeChannel) -> None:
+    await it.until(lambda: channel.dialplan == Place("realtime-refer", "s", "1"))
+    assert channel.variables["BRIDGE_REFER_TO"] == "PJSIP/sip:604@example.com"
+    assert channel.variables["BRIDGE_REFER_APP"] == "bridge-1"
+    assert channel.variables["SIPREFERREDBYHDR"] == "sip:agent@example.com"
+
+
+async def test_by_sip_and_served(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=SIP) as it:
+        it.ari.dialplan.add(REFERS)
+        channel, _ = await it.stasis_call()
+        await in_the_dialplan(it, channel)
+        assert not it.told("call_ended")
+        channel.returns("returned", "SUCCESS")
+        assert (await it.ended())["reason"] == "transferred"
+        await it.until(lambda: channel.dialplan == HUNG_UP)
+
+
+async def test_by_sip_and_not_served(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING, SORRY), settings=SIP) as it:
+        it.ari.dialplan.add(REFERS)
+        channel, _ = await it.stasis_call()
+        await in_the_dialplan(it, channel)
+        channel.returns("returned", "FAILURE")
+        assert "(FAILURE)" in (await it.hears_of("transfer_failed"))["message"]
+        await it.hears_of("agent_said", 2)
+        assert call_bridge(it) == ["demo", "media"]
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_caller_who_hangs_up_meanwhile_was_not_served(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=SIP) as it:
+        it.ari.dialplan.add(REFERS)
+        channel, _ = await it.stasis_call()
+        await in_the_dialplan(it, channel)
+        channel.leave(HUNG_UP)
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_by_sip_without_the_piece_of_dialplan(autojump_clock: MockClock, served: bool) -> None:
+    """Nothing tells how it went, but whether the telephone hangs up."""
+    async with house(Script.of(WANTS, GOING, SORRY), settings=SIP) as it:
+        channel, _ = await it.stasis_call()
+        await it.until(lambda: channel.referred_to == "PJSIP/sip:604@example.com")
+        await trio.sleep(1)
+        if served:
+            channel.hang_up()
+            assert (await it.ended())["reason"] == "transferred"
+        else:
+            assert "did not go on to" in (await it.hears_of("transfer_failed"))["message"]
+            channel.hang_up()
+            assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_caller_who_was_connected_by_an_operator_is_the_call_from_then_on(autojump_clock: MockClock) -> None:
+    """The operator called the agent first, and then put the caller through."""
+    async with house(Script.of(Say("Hello."))) as it:
+        operator, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        caller = operator.passes_on("Local/_attended@transfer-1;1")
+        await trio.sleep(1)
+        assert not it.told("call_ended"), "the operator's end is not the caller's"
+        assert len(it.told("call_arrives")) == 1, "and the caller is no new call"
+        caller.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_colleague_whose_call_is_picked_up_elsewhere(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=DESK) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee(after_s=None)
+        channel, _ = await it.stasis_call()
+        await it.until(lambda: bool(desk.channels) and desk.channel.state == "Ringing")
+        desk.channel.state = "Up"
+        other = desk.channel.passes_on("PJSIP/neighbour-1")
+        assert (await it.ended())["reason"] == "transferred"
+        channel.hang_up()
+        await it.hears_of("ARI: a transferred call is over")
+        assert other.dialplan == HUNG_UP
+
+
+async def test_a_colleague_who_passes_the_caller_on(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING), settings=DESK) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee()
+        channel, _ = await it.stasis_call()
+        assert (await it.ended())["reason"] == "transferred"
+        other = desk.channel.passes_on("Local/601@phones-1;1")
+        await trio.sleep(1)
+        assert channel.in_stasis
+        other.leave(HUNG_UP)
+        await it.hears_of("ARI: a transferred call is over")
+        assert channel.dialplan == HUNG_UP
