@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, keys, mcp_servers
+from bridge import collect, destinations, keys, mcp_servers, recording
 from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
+from bridge.recording import Recording
 
 
 class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +75,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     keys: dict[str, str] = {}
     collect: dict[str, Collect] = {}
     sounds: AgentSounds = AgentSounds()
+    recording: Recording = Recording()
     mcp: list[McpServer] = []
     session: dict[str, Any] = {}
 
@@ -120,3 +122,4 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     )
     yield from collect.problems(agent.collect, f"{at}.collect")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
+    yield from recording.problems(agent.recording, f"{at}.recording", {*manual, *agent.keys})

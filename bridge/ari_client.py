@@ -73,6 +73,14 @@ class Channel(msgspec.Struct, frozen=True):
     dialplan: Dialplan = Dialplan()
 
 
+class LiveRecording(msgspec.Struct, frozen=True):
+    """A recording as Asterisk describes it; `target_uri` is `bridge:ID` or `channel:ID`."""
+
+    name: str = ""
+    target_uri: str = ""
+    cause: str = ""
+
+
 class Message(msgspec.Struct, frozen=True):
     """Anything that Asterisk sends: an event, or the answer to a request. What we do not use is left out.
 
@@ -85,6 +93,7 @@ class Message(msgspec.Struct, frozen=True):
     channel: Channel | None = None
     peer: Channel | None = None
     replace_channel: Channel | None = None
+    recording: LiveRecording | None = None
     args: list[str] = []
     digit: str = ""
     dialstatus: str = ""

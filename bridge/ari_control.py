@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
 import trio
 
-from bridge import ari_checks, ari_refer, asterisk_version
-from bridge.ari_client import AriClient, Channel, Message, attempt, together
+from bridge import ari_checks, ari_recording, ari_refer, asterisk_version
+from bridge.ari_client import AriClient, Channel, LiveRecording, Message, attempt, together
 from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
 from bridge.ari_joined import Joined
 from bridge.ari_target import CONSULT_PREFIX, DialledTarget
@@ -38,7 +38,8 @@ from bridge.destinations import DESTINATION, Destination
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 from bridge.hangup_cause import UNKNOWN
-from bridge.leg import ControlDigit, ControlEvent, ControlHold, ControlHungUp
+from bridge.leg import ControlDigit, ControlEvent, ControlHold, ControlHungUp, ControlRecordingFailed
+from bridge.recording_state import RecordingStep
 
 logger = logging.getLogger("bridge.ari")
 
@@ -150,6 +151,8 @@ class AriApp:
     def _on_event(self, event: Message) -> None:
         channel = event.channel or event.peer
         if channel is None:
+            if event.recording is not None:
+                self._on_recording(event.type, event.recording)
             return
         if event.replace_channel is not None:
             self._replace(event.replace_channel.id, channel)
@@ -173,6 +176,11 @@ class AriApp:
                 self._enter(channel, event.args)
         elif control := self._callers.get(channel.id):
             control.caller_event(event)
+
+    def _on_recording(self, kind: str, recording: LiveRecording) -> None:
+        media_id = recording.target_uri.replace(f"bridge:{BRIDGE_PREFIX}", MEDIA_PREFIX, 1)
+        if kind == "RecordingFailed" and (control := self._media.get(media_id)):
+            control.recording_failed(recording.cause)
 
     def _enter(self, channel: Channel, arguments: list[str]) -> None:
         control = ChannelControl(self, channel, arguments)
@@ -574,6 +582,10 @@ class ChannelControl:
         """The caller hears the bridge again. Raises `ControlError`."""
         await self._app.request("DELETE", f"channels/{self.channel_id}/moh")
 
+    async def record(self, step: RecordingStep, name: str) -> None:
+        """Do this with the recording `name` of the call's bridge; see `ari_recording`. Raises `ControlError`."""
+        await ari_recording.record(self._app.request, self.bridge_id, step, name)
+
     async def next_event(self) -> ControlEvent:
         """The next digit or hold, or the hang-up, which comes once and last. Cancelling loses nothing."""
         return await self._receive.receive()
@@ -684,6 +696,13 @@ class ChannelControl:
             self._continuing = False
             way_back.set()
         self.left(cause, detail)
+
+    def recording_failed(self, cause: str) -> None:
+        """Asterisk can not go on with the recording of this call. Where many events are unread, this one is dropped."""
+        with suppress(trio.WouldBlock):
+            self._send.send_nowait(
+                ControlRecordingFailed(f"Asterisk's recording failed: {cause or 'no cause given'}")
+            )
 
     def left(self, cause: int, detail: str) -> None:
         """The caller's channel is not in our Stasis app any more."""

@@ -313,6 +313,14 @@ def stereo_to_mono(pcm: bytes) -> bytes:
     return audioop.tomono(pcm, SAMPLE_BYTES, 0.5, 0.5)
 
 
+def interleaved(left: bytes, right: bytes) -> bytes:
+    """Two channels of the same length as one stream, left first."""
+    rows = np.empty((len(left) // SAMPLE_BYTES, 2), dtype="<i2")
+    rows[:, 0] = np.frombuffer(left, dtype="<i2")
+    rows[:, 1] = np.frombuffer(right, dtype="<i2")
+    return rows.tobytes()
+
+
 # --- G.711 and levels ----------------------------------------------------------------------------------------------
 
 

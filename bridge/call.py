@@ -1,7 +1,8 @@
 """One call: a nursery that joins a caller's leg, its control in the PBX, and a Realtime session.
 
     run_call
-    |- sessions (nursery)        not cancelled by the end of the call: a model session closes politely, bounded
+    |- sessions (nursery)        not cancelled by the end of the call: a model session closes politely, bounded; and
+    |                            `call_recording` writes its last seconds
     `- tasks (nursery)           `Ending` cancels its scope; every task may declare the end, the first one counts
         |- media                 hands the leg to the process's clock, which calls back (from the first moment):
         |                          `_heard`      caller's audio -> uplink; digits; the leg's end
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +31,7 @@ import trio
 from bridge import call_tools, telemetry
 from bridge.agent import Agent
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
+from bridge.call_recording import InThread, in_thread, recording_of
 from bridge.config import Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
 from bridge.dialogue import (
@@ -64,10 +67,11 @@ from bridge.leg import (
     ControlDigit,
     ControlHold,
     ControlHungUp,
+    ControlRecordingFailed,
     LegEvent,
 )
 from bridge.live_call import LiveCall
-from bridge.media_clock import PHASES, MediaClock
+from bridge.media_clock import PHASES, MediaClock, NextFrame
 from bridge.model_sessions import ModelSessions
 from bridge.playout import PlayoutQueue
 from bridge.prices import PriceTable, load_prices
@@ -109,6 +113,7 @@ class Services:
     sounds: Mapping[str, Sounds] = field(default_factory=dict)
     prices: PriceTable = field(default_factory=load_prices)
     connect_stream: ConnectStream | None = None
+    run_blocking: InThread = in_thread
     on_call: Callable[[LiveCall], Awaitable[None]] | None = None
     calls: dict[str, LiveCall] = field(default_factory=dict)  # the running ones, by call id: each enters itself
 
@@ -171,6 +176,23 @@ class _Call:
             called=control.called,
             conversation=self._conversation,
             apply=self._apply,
+            recording_held=self._hold_recording,
+        )
+        local = time.localtime(self.record.began_unix_s)
+        self._recording = recording_of(
+            agent.recording,
+            {
+                "date": time.strftime("%Y-%m-%d", local),
+                "time": time.strftime("%H%M%S", local),
+                "agent": agent_name,
+                "caller": control.caller,
+                "called": control.called,
+                "call_id": self.record.call_id,
+            },
+            self._format,
+            control,
+            lambda event, facts: self._apply([Notice(event, facts)]),
+            services.run_blocking,
         )
         self._ringing_tone: RingingTone | None = None
         self._transfers = Transfers(control, self._conversation, self._apply, self._ending, self._ring)
@@ -188,6 +210,8 @@ class _Call:
         self._services.calls[self._live.call_id] = self._live
         try:
             async with trio.open_nursery() as self._sessions:
+                if self._recording is not None:
+                    self._sessions.start_soon(self._recording.run)
                 try:
                     with self._scope:
                         async with trio.open_nursery() as self._tasks:
@@ -206,6 +230,8 @@ class _Call:
                         self._ending.declare(
                             EndReason.SERVER_DRAINING, "the bridge is being stopped, and could not wait any longer"
                         )
+                    if self._recording is not None:
+                        self._recording.stop(self._limits.farewell_s)
                     await self._farewell()
         finally:
             self._close_record()
@@ -214,8 +240,12 @@ class _Call:
     # Tasks -----------------------------------------------------------------------------------------------------------
 
     async def _media(self) -> None:
+        leg: CallerLeg = self._leg
+        frame_due: NextFrame = self._frame_due
+        if self._recording is not None:
+            leg, frame_due = self._recording.tap(leg, frame_due)
         try:
-            await self._services.clock.carry(self._leg, self._heard, self._frame_due, self._to_model)
+            await self._services.clock.carry(leg, self._heard, frame_due, self._to_model)
         except MediaLost as error:
             self._media_left(str(error))
 
@@ -263,6 +293,8 @@ class _Call:
 
     def _pressed(self, digit: str) -> None:
         """A key. What was said before it goes first: with manual turns a key ends the caller's turn."""
+        if self._recording is not None and self._recording.declines(digit):
+            return
         self._conversation.appended_ms += self._audio.flush()
         self._apply(self._conversation.caller_digit(digit, trio.current_time()))
 
@@ -318,6 +350,8 @@ class _Call:
         self._live.answered = True
         if self.record.answered_after_s is None:
             self.record.answered_after_s = round(trio.current_time() - self._began, 4)
+            if self._recording is not None:
+                self._recording.begin()
 
     async def _watch_control(self) -> None:
         while True:
@@ -328,6 +362,13 @@ class _Call:
                     self._apply(self._conversation.caller_held(held, trio.current_time()))
                 case ControlHungUp(detail=detail, cause=cause):
                     self._ending.declare(EndReason.CALLER_HUNG_UP, detail, cause=cause)
+                case ControlRecordingFailed(detail=detail) if self._recording is not None:
+                    self._recording.fails(detail)
+
+    def _hold_recording(self, held: bool) -> None:
+        """The application wants silence in the recording, or no longer."""
+        if self._recording is not None:
+            (self._recording.pause if held else self._recording.resume)("application")
 
     def _tick(self, now: float) -> None:
         """On the clock: what depends on time alone. A task that slept would cost 7 us per 20 ms (`bench`, 100 calls)."""
@@ -407,6 +448,8 @@ class _Call:
                         self._model.drop(EndReason.MODEL_STALLED, "the model's connection takes nothing any more")
                 case Notice(event=event, facts=facts):
                     self._count(event, facts)
+                    if self._recording is not None:
+                        self._recording.noticed(event)
                     self._live.noticed(command)
                     telemetry.notice(event, facts)
                 case RunTool():
@@ -491,5 +534,7 @@ class _Call:
         record.underruns = self._playout.underruns
         record.frames_lost = (self._services.clock.metronome.lost - self._ticks_lost) // PHASES
         record.longest_silence_ms = round(self._conversation.longest_silence_s * 1000)
+        if self._recording is not None:
+            record.recording = self._recording.facts()
         record.account(self._usage.totals, self._usage.priced_as_of)
         telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import mcp_servers
+from bridge import mcp_servers, recording
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.errors import ConfigError
 from bridge.session import check_agent, session_of
@@ -311,7 +311,10 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
         return msgspec.structs.replace(sounds, **{key: str(folder / name) for key, name in files.items()})
 
     agents = {
-        name: msgspec.structs.replace(agent, sounds=complete(agent.sounds)) for name, agent in config.agents.items()
+        name: msgspec.structs.replace(
+            agent, sounds=complete(agent.sounds), recording=recording.below(agent.recording, folder)
+        )
+        for name, agent in config.agents.items()
     }
     prices = str(folder / config.realtime.prices) if config.realtime.prices else ""
     realtime = msgspec.structs.replace(config.realtime, prices=prices)

@@ -42,6 +42,7 @@ from bridge.latency import CallLatency
 from bridge.playout import PlayoutQueue
 from bridge.realtime_errors import check_effective_session
 from bridge.realtime_mcp import McpEvent
+from bridge.recording import opening
 from bridge.responses import Ask
 from bridge.session import merged, session_of
 from bridge.sounds import Sounds
@@ -191,9 +192,9 @@ class Conversation:
         talk = self._talk
         if talk.started_at is None:
             talk.started_at = talk.activity_at = now
-            if talk.agent.greeting:
+            if first := opening(talk.agent.recording, talk.agent.greeting):
                 self._accounts.clock.prompted(now)
-                self._responses.want(talk.ask(talk.agent.greeting))
+                self._responses.want(talk.ask(first))
         return self._take(now)
 
     # What the model says ---------------------------------------------------------------------------------------------

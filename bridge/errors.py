@@ -12,6 +12,7 @@
     |  |- ResponseFailed          one response failed; the session goes on
     |  |- RequestRefused          it refused one thing that was asked; the session goes on
     |  `- ModelProtocolError      it sent what the protocol does not allow
+    |- RecordingError         the disk (or whoever else keeps the recording): the call goes on without it
     `- ControlError           Asterisk's control interface (ARI)
        |- ControlUnavailable      no connection, or this call has no control (plain AudioSocket)
        `- ControlRefused          Asterisk answered a request with an error status
@@ -82,6 +83,10 @@ class RequestRefused(ModelError):
 
 class ModelProtocolError(ModelError):
     """The server sent what the Realtime protocol does not allow."""
+
+
+class RecordingError(BridgeError):
+    """The recording of a call can not go on: disk full, folder not writable, file taken away."""
 
 
 class ControlError(BridgeError):

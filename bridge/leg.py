@@ -15,6 +15,7 @@ from bridge.audio import PcmFormat
 from bridge.destinations import Destination
 from bridge.ending import EndReason, Farewell
 from bridge.hangup_cause import UNKNOWN
+from bridge.recording_state import RecordingStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,14 @@ class ControlHold:
     held: bool
 
 
-ControlEvent = ControlDigit | ControlHungUp | ControlHold
+@dataclass(frozen=True, slots=True)
+class ControlRecordingFailed:
+    """The PBX could not go on with the recording that it was asked for; the call goes on."""
+
+    detail: str
+
+
+ControlEvent = ControlDigit | ControlHungUp | ControlHold | ControlRecordingFailed
 
 
 class DialOutcome(enum.StrEnum):
@@ -217,6 +225,11 @@ class CallControl(Protocol):
 
     async def stop_music(self) -> None:
         """The caller hears us again. Raises `ControlError`."""
+        ...
+
+    async def record(self, step: RecordingStep, name: str) -> None:
+        """Have the PBX record the call under this name, into a folder of its own; pause (silence is recorded meanwhile),
+        resume, end, or end and delete it. Only once it is answered. Raises `ControlError`."""
         ...
 
     async def next_event(self) -> ControlEvent:

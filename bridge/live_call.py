@@ -67,6 +67,7 @@ class LiveCall:
         self, *, call_id: str, agent_name: str, agent: Agent, caller: str, called: str, conversation: Dialogue,
         apply: Callable[[list[Command]], None],
         clock: Callable[[], float] = trio.current_time,
+        recording_held: Callable[[bool], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.call_id = call_id
         self.agent_name = agent_name
@@ -81,6 +82,7 @@ class LiveCall:
         self._clock = clock
         self._began_at = clock()
         self.answered = False
+        self._recording_held = recording_held
         self._observers: Observers[CallEvent] = Observers(WAITING_EVENTS)
         self._answers: dict[str, tuple[trio.Event, list[str]]] = {}
 
@@ -135,6 +137,14 @@ class LiveCall:
             raise ConfigError(f"no call {call_id!r} of a tool waits for an answer")
         waiting[1].append(output)
         waiting[0].set()
+
+    def pause_recording(self) -> None:
+        """Record silence from here on, in both channels. Nothing happens where the call is not recorded."""
+        self._recording_held(True)
+
+    def resume_recording(self) -> None:
+        """Go on recording, unless somebody else (digits that are secret) still wants the pause."""
+        self._recording_held(False)
 
     def hang_up(self, reason: str = "the application ended the call", *, cause: str | int = "normal") -> None:
         """End the call when everything said so far has been heard. `cause` is what signalling is told: one of ARI's words

@@ -29,6 +29,7 @@ from bridge.ari_control import AriApp, ChannelControl
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
+from bridge.call_recording import InThread, in_thread
 from bridge.config import Config
 from bridge.control_desk import ControlDesk
 from bridge.ending import FAREWELLS, EndReason, reason_for
@@ -70,6 +71,7 @@ class Seams:
     connect_ari: Callable[[], trio.abc.Stream] | None = None
     listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     control_listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
+    run_blocking: InThread = in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Bridge:
             sounds=load_sounds(config.agents),
             prices=load_prices(config.realtime.prices),
             connect_stream=seams.connect_model,
+            run_blocking=seams.run_blocking,
             on_call=on_call,
         )
         self._seams = seams

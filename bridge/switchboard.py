@@ -23,6 +23,7 @@ from bridge.errors import ControlUnavailable
 from bridge.hangup_cause import UNKNOWN
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlEvent, ControlHungUp, TransferTarget
+from bridge.recording_state import RecordingStep
 
 DRAINING = "the bridge is being stopped"
 
@@ -91,6 +92,11 @@ class NoCallControl:
     async def stop_music(self) -> None:
         """There is none."""
         await trio.lowlevel.checkpoint()
+
+    async def record(self, step: RecordingStep, name: str) -> None:
+        """Raises `ControlUnavailable`: MixMonitor() in the dialplan records such a call."""
+        await trio.lowlevel.checkpoint()
+        raise ControlUnavailable("no recording by ARI: this call came by AudioSocket() or Dial(), not by Stasis()")
 
     async def next_event(self) -> ControlEvent:
         """Waits for ever: nothing is reported but by the media connection."""

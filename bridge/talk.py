@@ -19,6 +19,7 @@ from bridge.endgame import Endgame
 from bridge.errors import ModelProtocolError
 from bridge.history import History, Speaker, Turn, message_item
 from bridge.playout import PlayoutQueue
+from bridge.recording import opening
 from bridge.responses import Ask, Responses
 from bridge.speech import Cut, Speech
 
@@ -42,7 +43,9 @@ class Talk:
         self.barge_in = _barge_in(agent)
         self.endgame = Endgame(limits.goodbye_s)
         # While the greeting may not be cut, the session neither answers nor interrupts; afterwards it is told to.
-        self.protected = agent.greeting_barge_in == "off" and bool(agent.greeting)
+        # A notice of recording that a "hello?" cuts short was not given, so it is protected in any case.
+        first = opening(agent.recording, agent.greeting)
+        self.protected = bool(first) and (agent.greeting_barge_in == "off" or first != agent.greeting)
         self.answer_later = False  # what the caller said meanwhile
         self.own_answers = self.server_interrupts = False
         self.follow(self.session)

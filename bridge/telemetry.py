@@ -31,6 +31,7 @@ class CallRecord:
     `hangup_cause` is Q.850: the caller's, or what signalling was told where we hung up; 0: none is known.
     `usage` and `cost_usd` are the server's figures at the prices of `priced_as_of`; `cost_usd` is None when nothing could
     be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
+    `recording` says who recorded, where the file is and how much it holds; empty where the agent has no recording.
     """
 
     call_id: str
@@ -65,6 +66,7 @@ class CallRecord:
     priced_as_of: str = ""
     model_reconnects: int = 0
     longest_silence_ms: int = 0
+    recording: dict[str, object] = field(default_factory=dict)
 
     def account(self, usage: UsageTotals, priced_as_of: str) -> None:
         """Enter what the call used, and what that costs."""

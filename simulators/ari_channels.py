@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 if TYPE_CHECKING:
     from simulators.ari_server import AriServer
 
@@ -145,3 +147,35 @@ class FakeBridge:
         channel.bridge = None
         self.members.remove(channel)
         self.server.emit("ChannelLeftBridge", bridge=self.json(), channel=channel.json())
+
+
+@dataclass(eq=False)
+class FakeRecording:
+    """A recording of a bridge. `muted`: from when until when it keeps silence; `live`: it is not complete yet."""
+
+    server: AriServer
+    bridge: FakeBridge
+    name: str
+    format: str
+    began_at: float
+    live: bool = True
+    ended_at: float | None = None
+    muted: list[tuple[float, float | None]] = field(default_factory=list)
+
+    def json(self) -> Json:
+        """As in events and answers."""
+        state = "recording" if self.live else "done"
+        return {
+            **{"name": self.name, "format": self.format, "state": state},
+            "target_uri": f"bridge:{self.bridge.id}",
+        }
+
+    def end(self) -> None:
+        """It is stored."""
+        self.live, self.ended_at = False, trio.current_time()
+        self.server.emit("RecordingFinished", recording=self.json())
+
+    def fail(self, cause: str) -> None:
+        """Asterisk's disk is full, or the like."""
+        self.live = False
+        self.server.emit("RecordingFailed", recording={**self.json(), "state": "failed", "cause": cause})

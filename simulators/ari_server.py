@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, NoReturn
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import trio
 from websockets.exceptions import ConnectionClosed
@@ -22,10 +22,10 @@ from websockets.http11 import Request, Response
 from websockets.trio.server import ServerConnection, serve
 
 from simulators.ari_callees import Callee, OutgoingChannel
-from simulators.ari_channels import HUNG_UP, FakeBridge, FakeChannel, Json, Place
+from simulators.ari_channels import HUNG_UP, FakeBridge, FakeChannel, FakeRecording, Json, Place
 from simulators.memory import MemoryListener
 
-__all__ = ["HUNG_UP", "AriServer", "Callee", "FakeBridge", "FakeChannel", "Place"]
+__all__ = ["HUNG_UP", "AriServer", "Callee", "FakeBridge", "FakeChannel", "FakeRecording", "Place"]
 
 _PARAMETERS = {
     "bridges": {"type", "bridgeId", "name"},
@@ -34,6 +34,9 @@ _PARAMETERS = {
         *("app", "external_host", "encapsulation", "transport", "connection_type", "format", "data", "channelId"),
     },
     "answer": set[str](),
+    "record": {"name", "format", "ifExists", "beep"},
+    "mute": set[str](),
+    "stop": set[str](),
     "variable": {"variable", "value"},
     "continue": {"context", "extension", "priority"},
     "create": {"endpoint", "app", "appArgs", "channelId", "originator", "formats"},
@@ -99,6 +102,8 @@ class AriServer:
         self.listener = MemoryListener()
         self.channels: dict[str, FakeChannel] = {}
         self.bridges: dict[str, FakeBridge] = {}
+        self.recordings: dict[str, FakeRecording] = {}
+        self.has_recording_folder = True
         self.dialplan: set[tuple[str, str, str]] = set()
         self.callees: dict[str, Callee] = {}
         self.functions: dict[str, str] = {}
@@ -300,6 +305,10 @@ class AriServer:
                 self._channel(channel_id, in_stasis=True).music = query.get("mohClass", "default")
             case "DELETE", ["channels", channel_id, "moh"]:
                 self._channel(channel_id, in_stasis=True).music = ""
+            case "POST", ["bridges", bridge_id, "record"]:
+                return 201, self._record(self._bridge(bridge_id), query)
+            case _, ["recordings", *what]:
+                self._act_on_recording(method, what)
             case "POST", ["channels", "externalMedia"]:
                 return 200, self._external_media(query)
             case "GET", ["channels", channel_id]:
@@ -345,6 +354,9 @@ class AriServer:
     def _destroy_bridge(self, bridge: FakeBridge) -> None:
         for channel in list(bridge.members):
             bridge.remove(channel)
+        for recording in self.recordings.values():
+            if recording.bridge is bridge and recording.live:
+                recording.end()
         del self.bridges[bridge.id]
         if bridge.ever_held:
             self.emit("BridgeDestroyed", bridge=bridge.json())
@@ -355,6 +367,35 @@ class AriServer:
             _refuse(422, "Channel not in Stasis application")
         for channel in channels:
             bridge.add(channel)
+
+    def _record(self, bridge: FakeBridge, query: dict[str, str]) -> Json:
+        assert query["ifExists"] == "fail"
+        name = query["name"]
+        if not self.has_recording_folder:
+            _refuse(500, "Internal Server Error")
+        if name in self.recordings:
+            _refuse(409, "Recording already exists")
+        self.recordings[name] = FakeRecording(self, bridge, name, query["format"], trio.current_time())
+        recording = self.recordings[name]
+        self.emit("RecordingStarted", recording=recording.json())
+        return {**recording.json(), "state": "queued"}
+
+    def _act_on_recording(self, method: str, what: list[str]) -> None:
+        kind, name = what[0], unquote(what[1])
+        recording = self.recordings.get(name)
+        if recording is None or recording.live is not (kind == "live"):
+            _refuse(404, "Recording not found")
+        match method, what[2:]:
+            case "POST", ["mute"]:
+                recording.muted.append((trio.current_time(), None))
+            case "DELETE", ["mute"]:
+                recording.muted[-1] = (recording.muted[-1][0], trio.current_time())
+            case "POST", ["stop"]:
+                recording.end()
+            case "DELETE", []:
+                del self.recordings[name]
+            case _:
+                _refuse(404, "Resource not found")
 
     def _external_media(self, query: dict[str, str]) -> Json:
         if not query.get("data"):

@@ -18,7 +18,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
@@ -37,6 +37,7 @@ from simulators.realtime_server import RealtimeServer
 
 FAST = Pace(speed=math.inf, first_ms=100)
 CONTROL_TOKEN = "the-token-of-tests"
+_T = TypeVar("_T")
 RATES_HZ = {"slin": 8000, "slin16": 16000, "slin24": 24000}
 
 
@@ -89,6 +90,18 @@ class _Path(trio.abc.Stream):
         await self._inner.aclose()
 
 
+class Disk:
+    """What blocks elsewhere happens at once here, since trio's clock would jump while a thread works. `slow_s`: it takes so
+    long (virtual) before it happens."""
+
+    def __init__(self) -> None:
+        self.slow_s = 0.0
+
+    async def run(self, function: Callable[[], _T]) -> _T:
+        await trio.sleep(self.slow_s)
+        return function()
+
+
 class House:
     def __init__(self, nursery: trio.Nursery, model: RealtimeServer, ari: AriServer, rate_hz: int) -> None:
         self.nursery = nursery
@@ -109,6 +122,7 @@ class House:
         self.media_comes = True
         self.media_delay_s = 0.0
         self.collector = _Collector()
+        self.disk = Disk()
         self._media_callers: dict[UUID, Caller] = {}
         self._arrival = trio.Event()
         self._read = 0
@@ -251,6 +265,7 @@ async def house(
                             connect_ari=ari.connect,
                             listeners=[it.media],
                             control_listeners=[it.door],
+                            run_blocking=it.disk.run,
                         )
                         await serve(
                             config,

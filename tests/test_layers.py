@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {"errors", "config", "agent", "destinations", "findings", "toml_lines", "validation", "mcp_servers"}
         )
         | {"session", "session_schema", "session_flat", "session_advice"}
-        | {"keys", "collect", "hangup_cause"},
+        | {"keys", "collect", "hangup_cause", "recording"},
     ),
     (
         "protocols",
@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "sounds",
                 "tones",
             }
-            | {"dialect", "endpoint", "asterisk_version", "http_exchange"}
+            | {"dialect", "endpoint", "asterisk_version", "http_exchange", "wav"}
             | {"realtime_mcp", "mcp", "realtime_errors"}
             | {"cached_item", "item_changes", "caller_audio", "event_fields", "message_content"}
         ),
@@ -71,6 +71,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             | {"item_cache", "event_stream", "tool_turns"}
             | {"health", "worker_policy"}
             | {"control_door", "next_step"}
+            | {"recording_state", "stereo_track"}
         ),
     ),
     (
@@ -90,12 +91,14 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "sound_files",
             }
             | {"session_streams", "health_server", "http_server"}
+            | {"recording_file", "ari_recording"}
         ),
     ),
     (
         "one call, or one session of a program",
         frozenset(
             {"switchboard", "call", "transfer", "model_sessions", "live_call", "session_engine", "realtime_session"}
+            | {"call_recording"}
         ),
     ),
     (

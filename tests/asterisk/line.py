@@ -31,7 +31,7 @@ import trio
 from asterisk import figures
 from asterisk.exchange import RECORDINGS, SHARED, Exchange, Step
 from bridge.config import load_config
-from bridge.server import Ready, serve
+from bridge.server import OnCall, Ready, serve
 from bridge.tools import ToolRegistry
 from simulators.caller import Caller
 from simulators.model_script import Brain, Script
@@ -287,6 +287,7 @@ async def line(
     overrides: Mapping[str, str] | None = None,
     key: str = "",
     tools: ToolRegistry | None = None,
+    on_call: OnCall | None = None,
     limit_s: float = 40.0,
 ) -> AsyncIterator[Line]:
     """The bridge, served; `settings` is TOML, `overrides` are `section.key` values, `key` the model's only good one."""
@@ -319,7 +320,7 @@ async def line(
                 served = trio.Event()
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
-                    await serve(config, tools=tools, task_status=task_status)
+                    await serve(config, tools=tools, on_call=on_call, task_status=task_status)
                     served.set()
 
                 ready = await nursery.start(run_bridge)
