@@ -247,6 +247,66 @@ async def test_a_pause_is_silence_and_takes_its_time(autojump_clock: MockClock, 
         assert np.array_equal(right[after:], heard[after:]), "the time line goes on"
 
 
+COLLECT = """
+[agents.default.collect.order]
+max_digits = 6
+[agents.default.collect.pin]
+max_digits = 4
+secure = true
+"""
+
+
+def collecting(name: str) -> Script:
+    asks = Say("Please key it in.", ms=1000, pace=FAST)
+    call = Call("collect_digits", {"name": name}, call_id="C1")
+    return Script.of([asks, call], Say("Thank you.", ms=500))
+
+
+async def test_secret_digits_are_silence_in_both_channels(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with house(collecting("pin"), settings=settings(tmp_path) + COLLECT) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("secure_begins")
+        began_at = trio.current_time()
+        await trio.sleep(1.5)
+        caller.say(voice(1000))
+        for digit in "9074":
+            channel.press(digit)
+            await trio.sleep(0.3)
+        await it.hears_of("secure_ends")
+        ended_at = trio.current_time()
+        await it.hears_of("agent_said", 2)
+        channel.hang_up()
+        record = await it.ended()
+        left, right = (np.frombuffer(side, "<i2") for side in channels(record["recording"]["file"]))
+        first_at = next(at for at, _ in loud(caller))
+        zero = np.flatnonzero(right)[0]
+        begin, end = (zero + round((at - first_at) * 16000) for at in (began_at, ended_at))
+        assert end - begin > 2 * 16000
+        for side in (left, right):
+            assert not np.any(side[begin + 400 : end - 400])
+        assert np.any(right[end:])
+        assert not np.any(left), "the caller spoke only while it was paused"
+
+
+async def test_while_digits_are_collected_the_key_that_declines_is_a_digit(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    config = settings(tmp_path, more='decline_key = "9"') + COLLECT
+    async with house(collecting("order"), settings=config) as it:
+        channel, _caller = await it.stasis_call()
+        await it.hears_of("collecting_digits")
+        for digit in "1290#":
+            channel.press(digit)
+            await trio.sleep(0.3)
+        assert (await it.hears_of("digits_collected"))["count"] == 4
+        assert it.told("recording_declined") == []
+        channel.press("9")
+        await it.hears_of("recording_declined")
+        channel.hang_up()
+        await it.ended()
+        assert files(tmp_path) == []
+
+
 # Faults -----------------------------------------------------------------------------------------------------------------
 
 
