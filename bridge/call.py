@@ -318,6 +318,8 @@ class _Call:
     def _offer_audio(self, pcm: bytes) -> None:
         """Send the caller's audio, if the model may have it now."""
         if self._model.listening and self._conversation.wants_audio:
+            if self._conversation.deaf:
+                pcm = bytes(len(pcm))  # what the resampler still held of the caller's as well
             self._conversation.appended_ms += self._audio.offer(pcm)
 
     async def _converse(self) -> None:

@@ -231,3 +231,41 @@ def calls(*, referred: str = "200 OK", answered_after_s: float = 0.2, stays_s: f
             ]
         ),
     )
+
+
+def holds(after_s: float, for_s: float) -> Scenario:
+    """Calls, puts the other side on hold `after_s` later (re-INVITE, sendonly) `for_s` long, and stays until it is hung up
+    on."""
+
+    def again(cseq: int, direction: str) -> list[str]:
+        text = _CALL.format(method="INVITE", to="[next_url]", cseq=cseq, tag="[peer_tag_param]", headers="")
+        invite = _send(text, sdp=True, again=True).replace("a=ptime:20", f"a=ptime:20\na={direction}")
+        return [
+            invite,
+            '<recv response="100" optional="true"/>',
+            '<recv response="200"/>',
+            _own("ACK", cseq, again=False),
+        ]
+
+    return Scenario(
+        "holds",
+        "\n".join(
+            [
+                _own("INVITE", 1, sdp=True),
+                _label("ringing"),
+                '<recv response="100" optional="true" next="ringing"/>',
+                '<recv response="180" optional="true" next="ringing"/>',
+                '<recv response="183" optional="true" next="ringing"/>',
+                '<recv response="200" rrs="true"/>',
+                _own("ACK", 1, again=False),
+                f'<pause milliseconds="{round(after_s * 1000)}"/>',
+                *again(2, "sendonly"),
+                f'<pause milliseconds="{round(for_s * 1000)}"/>',
+                *again(3, "sendrecv"),
+                _wait("BYE", "bye"),
+                _label("bye"),
+                _reply("200 OK", in_dialog=True, then="end"),
+                _label("end"),
+            ]
+        ),
+    )
