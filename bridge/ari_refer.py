@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge.ari_checks import has_extension
-from bridge.errors import ControlRefused
+from bridge.errors import ControlRefused, ControlUnavailable
 
 if TYPE_CHECKING:
     from bridge.ari_control import AriApp, ChannelControl
@@ -43,7 +43,8 @@ async def _by_dialplan(app: AriApp, control: ChannelControl, address: str) -> No
     with trio.move_on_after(_SERVED_S):
         status = await control.excursion(CONTEXT, variables)
     if status is None:
-        return  # hung up: that is what a telephone does that was served, if it does not wait for us
+        # Before the telephone has told that it was served: nobody knows, so it counts as what it looks like.
+        raise ControlUnavailable("the caller hung up")
     word = status[0] if status else "no answer"
     if word != "SUCCESS":
         raise ControlRefused(f"the caller's telephone could not be connected with {address} ({word})", status=422)
