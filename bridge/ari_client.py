@@ -1,13 +1,13 @@
-"""The connection to ARI: one websocket a Stasis app, which carries events and requests (REST over websocket).
+"""The connection to ARI: one websocket a Stasis app, which carries the events, and the requests where Asterisk takes them.
 
     run --- for ever: connect, hold, lose, wait, connect again
      `- _hold   one connection: reads messages; ends with the sentence that says why
          |- _write         the only task that writes, so that a request that is cancelled never leaves half a frame behind
-         `- on_connected   the app's own work with this connection (resynchronization)
+         |- _choose        are requests taken on this websocket (`ari_rest`), or must they go by HTTP (`ari_http`)?
+         `- on_connected   then, the app's own work with this connection (resynchronization)
 
-A request is matched to its answer by `request_id`; any number may be in flight, each has its own time limit, none waits
-for another on our side. Asterisk works them off in order, and those that open a connection hold up what follows: an
-external media host that does not answer costs everybody up to 2 s (res_audiosocket.c, MAX_CONNECT_TIMEOUT_MSEC).
+Releases before 20.14, 21.9 and 22.4 read requests from the websocket and drop them without a word.
+By HTTP all else is the same to whoever asks.
 
 Measured on 22.10.1: an event may overtake the answer to the request that caused it (StasisEnd before the answer to
 `continue`). A socket that was replaced by another process's stays open and still serves requests, but gets no events,
@@ -18,15 +18,19 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
 
+from bridge import asterisk_version
+from bridge.ari_http import HttpRequests
+from bridge.ari_rest import Reply, WebsocketRequests, result
+from bridge.asterisk_version import RequestsBy, Version, requests_by
 from bridge.config import Asterisk
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 
@@ -44,8 +48,8 @@ _STABLE_S = 10.0
 _REPLACED_DELAY_S = 30.0
 # A dead host is noticed within 15 s. Asterisk's own pong may wait behind requests that open connections, 2 s each.
 _PING_INTERVAL_S, _PING_TIMEOUT_S = 5.0, 10.0
-# Requests not yet written. Full: the socket has not moved for a long time; the request fails instead of waiting.
-_OUTBOX_SIZE = 256
+# What is asked in order to choose; any Asterisk that is well answers within milliseconds.
+_FIRST_ANSWER_S = 1.0
 
 
 class Party(msgspec.Struct, frozen=True):
@@ -106,16 +110,6 @@ class Message(msgspec.Struct, frozen=True):
     message_body: str = ""
 
 
-class _Answer:
-    """A request in flight: `arrived` is set with either the answer or the loss of the connection."""
-
-    __slots__ = ("arrived", "message")
-
-    def __init__(self) -> None:
-        self.arrived = trio.Event()
-        self.message: Message | None = None
-
-
 def backoff() -> Iterator[float]:
     """Seconds to wait before each further try: 0.5, 1, 2, 4, 8, then 10 for ever."""
     delay_s = _FIRST_DELAY_S
@@ -130,6 +124,7 @@ class AriClient:
     `on_event` is called synchronously for each event. `on_connected(after_replaced)` runs beside the reading for as long
     as the connection holds and is cancelled with it; `after_replaced` says that another process held the app meanwhile.
     `on_trouble` is called after each try that failed and each connection that ended; `trouble` then says why.
+    `requests_by` says which way requests go and why; None: not yet known, and so by HTTP, which any Asterisk takes.
     `connect_stream` makes the byte stream of each connection (tests); by default it is TCP, or TLS for `wss://`.
     """
 
@@ -152,16 +147,25 @@ class AriClient:
         url = urlsplit(config.url)
         self.place = f"{url.hostname}:{url.port or (443 if url.scheme == 'wss' else 80)}"
         self.connected = False
-        self._outbox: trio.MemorySendChannel[bytes] | None = None
-        self._answers: dict[str, _Answer] = {}
-        self._last_request = 0
+        self.requests_by: RequestsBy | None = None
+        self._websocket = WebsocketRequests(self.place)
+        self._http = HttpRequests(config, connect_stream)
+        self._serving = False
         self._replaced = False
         self.trouble = ""
         self._work = trio.CancelScope()
         self._logged = ""
+        self._told: RequestsBy | None = None
 
     async def run(self) -> None:
         """Hold the connection for ever. Ends by cancellation only; what waits for an answer then fails."""
+        try:
+            async with self._http.opened():
+                await self._run()
+        finally:
+            self._serving = False
+
+    async def _run(self) -> None:
         delays = backoff()
         while True:
             began = trio.current_time()
@@ -177,35 +181,51 @@ class AriClient:
                 delays = backoff()
             await trio.sleep(next(delays))
 
-    async def request(self, method: str, uri: str, **query: str) -> Any:
+    async def request(self, method: str, uri: str, body: Mapping[str, Any] | None = None, /, **query: str) -> Any:
         """Send one request (`uri` below `/ari/`, without a query) and return the decoded body, None where there is none.
 
-        Raises `ControlRefused` with Asterisk's words, or `ControlUnavailable`: no connection, lost meanwhile, or no
-        answer in time. Cancelled, it may have been carried out or not; an answer that still comes is dropped.
+        `body` is sent as JSON. Raises `ControlRefused` with Asterisk's words, or `ControlUnavailable`: no connection, lost
+        meanwhile, or no answer in time. Cancelled, it may have been carried out or not; an answer that still comes is
+        dropped. By HTTP it goes on while the websocket is lost, and what is asked next may overtake it.
         """
-        if self._outbox is None:
+        if not self._serving:
             raise ControlUnavailable(f"no ARI connection to {self.place}")
-        self._last_request += 1
-        request_id = str(self._last_request)
-        body: dict[str, Any] = {"type": "RESTRequest", "request_id": request_id, "method": method, "uri": uri}
-        if query:
-            body["query_strings"] = [{"name": name, "value": value} for name, value in query.items()]
-        answer = self._answers[request_id] = _Answer()
+        by_http = self.requests_by is None or self.requests_by.http
+        way = self._http if by_http else self._websocket
+        # Both ways Asterisk decodes it (measured).
+        return result(await way.request(method, quote(uri), query, body, self._request_s), f"{method} {uri}")
+
+    async def _choose(self, server: str) -> None:
+        """Settle which way requests go on this connection; `server` is the header of that name in the handshake.
+
+        22.10.1 sends none there, so the version is asked for by HTTP. Where no version tells it, the websocket is tried.
+        """
+        wanted, version = self._config.requests, asterisk_version.parse(server)
+        if wanted == "auto" and not version.known:
+            version = await self._ask_version()
+        chosen = requests_by(wanted, version)
+        if chosen is None:
+            chosen = requests_by(wanted, version, answered=await self._ask(self._websocket) is not None)
+        self.requests_by = chosen
+        self._http.keep = chosen is not None and chosen.http
+        if chosen is not None and chosen != self._told:
+            logger.info("ARI requests go %s: %s", "by HTTP" if chosen.http else "on the websocket", chosen.why)
+            self._told = chosen
+
+    async def _ask_version(self) -> Version:
+        if (reply := await self._ask(self._http)) is not None:
+            try:
+                return asterisk_version.parse(str(result(reply, "")["system"]["version"]))
+            except (ControlRefused, LookupError, TypeError):
+                pass  # res_ari_asterisk is not loaded, or something stands between
+        return asterisk_version.UNKNOWN
+
+    async def _ask(self, way: HttpRequests | WebsocketRequests) -> Reply | None:
+        """Whether there is an answer at all, be it a refusal."""
         try:
-            self._outbox.send_nowait(msgspec.json.encode(body))
-            with trio.fail_after(self._request_s):
-                await answer.arrived.wait()
-        except trio.WouldBlock:
-            raise ControlUnavailable(
-                f"ARI: {_OUTBOX_SIZE} requests wait to be sent; not adding {method} {uri}"
-            ) from None
-        except trio.TooSlowError:
-            raise ControlUnavailable(f"ARI: no answer to {method} {uri} within {self._request_s:g} s") from None
-        finally:
-            del self._answers[request_id]
-        if answer.message is None:
-            raise ControlUnavailable(f"ARI connection to {self.place} lost before the answer to {method} {uri}")
-        return _result(answer.message, f"{method} {uri}")
+            return await way.request("GET", "asterisk/info", {"only": "system"}, None, _FIRST_ANSWER_S)
+        except ControlUnavailable:
+            return None
 
     async def _hold(self) -> str | None:
         """One connection, from the first byte to the last. Returns why it ended, for the log; None: replaced."""
@@ -237,17 +257,22 @@ class AriClient:
             return f"the opening handshake failed: {error}; is this Asterisk's HTTP port?"
 
     async def _serve(self, websocket: ClientConnection) -> str | None:
-        self._outbox, requests = trio.open_memory_channel[bytes](_OUTBOX_SIZE)
+        requests = self._websocket.connected()
+        # Decided anew each time: Asterisk may be another one now.
+        self.requests_by, self._serving = requests_by(self._config.requests, asterisk_version.UNKNOWN), True
+        self._http.keep = False
         self._work = trio.CancelScope()
         after_replaced, self._replaced = self._replaced, False
         self.connected = True
         self._logged = ""
         trouble: str | None = None
+        server = websocket.response.headers.get("Server", "") if websocket.response else ""
         try:
             async with trio.open_nursery() as nursery:
 
                 async def work() -> None:
                     with self._work:
+                        await self._choose(server)
                         await self._on_connected(after_replaced)
 
                 nursery.start_soon(_write, websocket, requests)
@@ -257,9 +282,7 @@ class AriClient:
             return trouble
         finally:
             self.connected = False
-            self._outbox = None
-            for answer in self._answers.values():
-                answer.arrived.set()
+            self._websocket.lost()
 
     async def _read(self, websocket: ClientConnection, scope: trio.CancelScope) -> str:
         try:
@@ -271,9 +294,8 @@ class AriClient:
                     logger.warning("ARI: a message from %s was not understood and dropped: %s", self.place, error)
                     continue
                 if message.type == "RESTResponse":
-                    if answer := self._answers.get(message.request_id):
-                        answer.message = message
-                        answer.arrived.set()
+                    reply = Reply(message.status_code, message.reason_phrase, message.message_body)
+                    self._websocket.answered(message.request_id, reply)
                 elif message.type == "ApplicationReplaced":
                     self._on_replaced(scope)
                 else:
@@ -315,20 +337,6 @@ async def _write(websocket: ClientConnection, requests: trio.MemoryReceiveChanne
             await websocket.send(request, text=True)
     except ConnectionClosed:
         pass  # the reader sees it too and says why
-
-
-def _result(message: Message, what: str) -> Any:
-    """The body of an answer. Raises `ControlRefused` for an error status."""
-    try:
-        body = msgspec.json.decode(message.message_body) if message.message_body else None
-    except msgspec.DecodeError:
-        body = None
-    if 200 <= message.status_code < 300:
-        return body
-    words = body.get("message") if isinstance(body, dict) else None
-    raise ControlRefused(
-        f"Asterisk refused {what}: {message.status_code} {words or message.reason_phrase}", status=message.status_code
-    )
 
 
 async def attempt(request: Awaitable[Any]) -> bool:

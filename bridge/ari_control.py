@@ -33,7 +33,7 @@ from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
 from bridge.ari_joined import Joined
 from bridge.ari_target import CONSULT_PREFIX, DialledTarget
 from bridge.asterisk_version import media_format
-from bridge.config import Asterisk
+from bridge.config import Asterisk, MediaFormat
 from bridge.destinations import DESTINATION, Destination
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
@@ -71,7 +71,7 @@ class AriApp:
         self.request_s = request_s
         self.asterisk_version = ""
         # Calls that come before Asterisk has told its version are few, and any Asterisk takes 8 kHz.
-        self.media_format = media_format(config.format, asterisk_version.UNKNOWN).format
+        self.media_format = MediaFormat.SLIN
         self._on_call = on_call
         self._client = AriClient(
             config, request_s, self._on_event, self._on_connected, self._on_trouble, connect_stream=connect_stream
@@ -109,10 +109,11 @@ class AriApp:
             info = await self.request("GET", "asterisk/info", only="system")
             await self._learn_version(str(info["system"]["version"]))
         except (ControlError, LookupError, TypeError) as error:
-            # The first request of all: a release before 20.14 / 22.4 drops it, and says nothing.
             logger.warning(
                 "ARI connected to %s, but: %s; `realtime-bridge doctor` finds out why", self._client.place, error
             )
+            if not self.asterisk_version:
+                self.media_format = media_format(self.config.format, asterisk_version.UNKNOWN).format
         while True:
             try:
                 # After a replacement the strangers in our app may well be the calls of the other process.

@@ -23,7 +23,7 @@ from bridge.recording_state import RecordingStep
 class Request(Protocol):
     """`AriClient.request`."""
 
-    def __call__(self, method: str, uri: str, **query: str) -> Awaitable[Any]: ...
+    def __call__(self, method: str, uri: str, /, **query: str) -> Awaitable[Any]: ...
 
 
 async def record(request: Request, bridge_id: str, step: RecordingStep, file: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bridge.config import FormatChoice, MediaFormat
+from bridge.config import FormatChoice, MediaFormat, RequestsChoice
 
 _SERIES = (20, 21, 22, 23)
 # `22.10.1+dfsg+~cs6...` (Debian), `certified/20.7-cert3` (`certified-18.9-cert5` before): a release of its base version.
@@ -94,10 +94,9 @@ class Fact:
 
 FACTS: tuple[Fact, ...] = (
     Fact(
-        "ARI takes no requests on its websocket, so this bridge can not control calls",
+        "ARI takes no requests on its websocket",
         REQUESTS_ON_WEBSOCKET,
-        operator=f"upgrade to {releases(REQUESTS_ON_WEBSOCKET)}; until then set asterisk.enabled = false and let the "
-        "dialplan connect calls: Dial(AudioSocket/HOST:9092/${UUID()}/c(slin),,g)",
+        bridge="they go by HTTP",
     ),
     Fact(
         "AudioSocket knows 8 kHz only",
@@ -204,3 +203,29 @@ def media_format(wanted: FormatChoice, version: Version, *, resampler: bool = Tr
     if not resampler:
         return Choice(MediaFormat.SLIN, "codec_resample is not loaded, without which Asterisk knows no other rate")
     return Choice(MediaFormat.SLIN24)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsBy:
+    """Which way ARI requests go, by HTTP or on the event websocket, and why."""
+
+    http: bool
+    why: str
+
+
+def requests_by(wanted: RequestsChoice, version: Version, *, answered: bool | None = None) -> RequestsBy | None:
+    """The way of requests to this Asterisk.
+
+    None: only a try can tell, since its version does not; come again with whether a request on the websocket was
+    `answered`.
+    """
+    if wanted != "auto":
+        return RequestsBy(wanted == "http", f'asterisk.requests = "{wanted}"')
+    if version.known:
+        takes = version.has(REQUESTS_ON_WEBSOCKET)
+        return RequestsBy(not takes, f"Asterisk {version} takes {'them' if takes else 'none'} on its websocket")
+    if answered is None:
+        return None
+    return RequestsBy(
+        not answered, f"Asterisk {version} {'answered' if answered else 'did not answer'} one on its websocket"
+    )

@@ -46,6 +46,10 @@ _RATES_HZ = {MediaFormat.SLIN: 8000, MediaFormat.SLIN16: 16000, MediaFormat.SLIN
 FormatChoice = Literal["auto", "slin", "slin16", "slin24"]
 
 
+# "auto" is settled at each connection (`asterisk_version.requests_by`).
+RequestsChoice = Literal["auto", "websocket", "http"]
+
+
 def media_format_name(rate_hz: int) -> str:
     """Asterisk's name of the format with this rate."""
     return next(name.value for name, rate in _RATES_HZ.items() if rate == rate_hz)
@@ -79,6 +83,7 @@ class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     username: str = "bridge"
     password: str = ""
     app: str = "bridge-1"
+    requests: RequestsChoice = "auto"
     media_address: str = "127.0.0.1:9092"
     format: FormatChoice = "slin16"
     answer: Literal["when_ready", "at_once"] = "when_ready"

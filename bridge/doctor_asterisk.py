@@ -30,7 +30,8 @@ ConnectStream = Callable[[], trio.abc.Stream]
 
 # Asterisk itself gives up on a media connection after 2 s (5.12), and one answer may wait behind that.
 _REQUEST_S = 6.0
-# An old Asterisk reads requests from its websocket and drops them; any other answers within milliseconds.
+# Any Asterisk that is well answers within milliseconds. One that is too old for requests on its websocket drops them, which
+# is met only where `asterisk.requests` says so.
 _FIRST_ANSWER_S = 3.0
 # The library logs the headers of the opening handshake, and so our password, at DEBUG.
 _library_log = logging.getLogger("bridge.doctor.websocket")
@@ -192,6 +193,17 @@ def _load(names: list[str]) -> str:
 # --- by the websocket: may we, and does it? ----------------------------------------------------------------------------
 
 
+def _explain_silence(version: Version, by_http: bool) -> Finding:
+    if by_http:
+        text, expected = f"Asterisk {version} answers no requests by HTTP, though it did a moment ago", True
+    else:
+        text, expected = f"Asterisk {version} takes no requests on its websocket", version.has(REQUESTS_ON_WEBSOCKET)
+    if expected:
+        return fail("requests", text, "does it hang? asterisk -rx 'core show taskprocessors'")
+    since = releases(REQUESTS_ON_WEBSOCKET)
+    return fail("requests", f"{text}, which came with {since}", 'asterisk.requests = "auto", which takes HTTP here')
+
+
 class _Examination:
     """The checks that need the websocket, in order."""
 
@@ -250,18 +262,13 @@ class _Examination:
         except ControlError as error:
             self._report(fail("modules", str(error), "asterisk -rx 'module load res_ari_asterisk.so'"))
             return self._give_up("version", "ari rights", "application", "media")
+        by = self._client.requests_by
+        by_http = by is not None and by.http
         if modules is None:
-            self._report(
-                fail(
-                    "websocket",
-                    f"Asterisk {version} takes no requests on its websocket",
-                    next(fact.operator for fact in asterisk_version.FACTS if fact.until == REQUESTS_ON_WEBSOCKET)
-                    if not version.has(REQUESTS_ON_WEBSOCKET)
-                    else f"it should, being {releases(REQUESTS_ON_WEBSOCKET)} or younger: does it hang? "
-                    "asterisk -rx 'core show taskprocessors'",
-                )
-            )
+            self._report(_explain_silence(version, by_http))
             return self._give_up(*_LATER)
+        if by is not None and by_http:
+            self._report(ok("requests", f"go by HTTP, and are answered there: {by.why}"))
         choice = media_format(self._asterisk.format, version, resampler="codec_resample.so" in modules)
         self._report_version(version, choice)
         self._report(_judge_modules(modules, choice))

@@ -21,9 +21,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.trio.server import ServerConnection, serve
 
+from bridge.asterisk_version import REQUESTS_ON_WEBSOCKET, WIDEBAND, parse
 from simulators.ari_callees import Callee, OutgoingChannel
 from simulators.ari_channels import HUNG_UP, FakeBridge, FakeChannel, FakeRecording, Json, Place
-from simulators.memory import MemoryListener
+from simulators.ari_http import HttpAnswer, HttpRequest, is_upgrade, read_head, serve_http
+from simulators.memory import MemoryListener, MemoryStream
 
 __all__ = ["HUNG_UP", "AriServer", "Callee", "FakeBridge", "FakeChannel", "FakeRecording", "Place"]
 
@@ -83,7 +85,9 @@ class AriServer:
     other processes, with their channels. `dialplan` holds the places that exist, as `(context, exten, priority)`, `callees`
     whom one can call, by endpoint (`PJSIP/600`), `functions` what dialplan functions say (`QUEUE_EXISTS(support)`).
     `on_external_media(host, uuid, format)` is called when the bridge asks for media; it may raise
-    `ConnectionRefusedError`. `requests` lists what was asked, in order.
+    `ConnectionRefusedError`. `requests` lists what was asked, in order, and `by_http` how many of them by HTTP.
+    A `version` before 20.14 / 21.9 / 22.4 drops what is asked on the websocket (`dropped` counts), as the real ones do;
+    `takes_requests` can say otherwise.
     """
 
     def __init__(
@@ -93,13 +97,15 @@ class AriServer:
         self.credentials = f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
         self.api_key = f"{username}:{password}"
         self.version = version
+        self.takes_requests = parse(version).has(REQUESTS_ON_WEBSOCKET) or not parse(version).known
+        self.websocket_server_header: str | None = None  # 22.10.1 sends none in this answer, though in all others
         self.enabled = True
         self.has_func_dialplan = True
         self.has_events = True
         self.read_only = False
         self.other_apps: dict[str, list[str]] = {}
         self.modules = dict.fromkeys(MODULES, "Running")
-        self.listener = MemoryListener()
+        self.listener = MemoryListener(backlog=64)
         self.channels: dict[str, FakeChannel] = {}
         self.bridges: dict[str, FakeBridge] = {}
         self.recordings: dict[str, FakeRecording] = {}
@@ -109,8 +115,12 @@ class AriServer:
         self.functions: dict[str, str] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.on_external_media: Callable[[str, str, str], None] | None = None
-        self.accepted = 0
+        self.accepted = self.by_http = self.dropped = 0
+        self.http_connections = 0
+        self._websockets = MemoryListener()
         self._silent: list[str] = []
+        self._slow: dict[str, float] = {}
+        self._events_late_s = self._answers_late_s = 0.0
         self._stasis_delay_s = 0.0
         self._numbers = itertools.count(1)
         self._current: _Connection | None = None
@@ -124,14 +134,20 @@ class AriServer:
         """Serve until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
+            self._nursery.start_soon(self._accept)
             await serve(
                 self._serve,
-                listeners=[self.listener.as_socket_listener()],
+                listeners=[self._websockets.as_socket_listener()],
                 process_request=self._authenticate,
                 compression=None,
                 ping_interval=None,
-                server_header=f"Asterisk/{self.version}",
+                server_header=self.websocket_server_header,
             )
+
+    async def _accept(self) -> None:
+        assert self._nursery is not None
+        while True:
+            self._nursery.start_soon(self._serve_port, await self.listener.accept())
 
     # What happens in the dialplan and on the phones
 
@@ -159,8 +175,9 @@ class AriServer:
     def emit(self, kind: str, **content: Any) -> None:
         """Send an event to whoever holds the app; nobody there: it is lost, as in the real one."""
         if self._current is not None:
-            event = {"type": kind, "timestamp": "2026-11-21T06:17:02.220+0000", **content}
-            self._current.post({**event, "asterisk_id": "02:fc:00:00:00:01", "application": self.app})
+            event: Json = {"type": kind, "timestamp": "2026-11-21T06:17:02.220+0000", **content}
+            event |= {"asterisk_id": "02:fc:00:00:00:01", "application": self.app}
+            self._current.post(event, self._events_late_s)
 
     # Faults
 
@@ -172,6 +189,19 @@ class AriServer:
             yield
         finally:
             self._silent.remove(prefix)
+
+    @contextmanager
+    def slow(self, prefix: str, seconds: float) -> Iterator[None]:
+        """Such requests by HTTP are carried out only after so long; others overtake them."""
+        self._slow[prefix] = seconds
+        try:
+            yield
+        finally:
+            del self._slow[prefix]
+
+    def late(self, *, events_s: float = 0.0, answers_s: float = 0.0) -> None:
+        """From now on events come so long after what they tell of, and answers by HTTP so long after it was done."""
+        self._events_late_s, self._answers_late_s = events_s, answers_s
 
     @contextmanager
     def delayed_stasis_start(self, seconds: float) -> Iterator[None]:
@@ -199,18 +229,60 @@ class AriServer:
         self.emit("ApplicationReplaced")
         self._current = None
 
-    # The server's side of the websocket
+    # The port
+
+    async def _serve_port(self, stream: MemoryStream) -> None:
+        """One connection: a websocket, or requests by HTTP."""
+        try:
+            head = await read_head(stream)
+        except trio.BrokenResourceError:
+            head = b""
+        if is_upgrade(head):
+            stream.unread(head)
+            self._websockets.hand_over(stream)
+            return
+        self.http_connections += 1
+        try:
+            await serve_http(stream, f"Asterisk/{self.version}", self._answer_http, head)
+        finally:
+            self.http_connections -= 1
+
+    async def _answer_http(self, request: HttpRequest) -> HttpAnswer | None:
+        if not self.enabled or not request.path.startswith("/ari/"):
+            return HttpAnswer(404)
+        if request.headers.get("authorization") != self.credentials:
+            return HttpAnswer(401, {"message": "Authentication required"})
+        uri = request.path.removeprefix("/ari/")
+        asked = f"{request.method} {uri}"
+        self.by_http += 1
+        self.requests.append((request.method, uri, request.query))
+        if any(asked.startswith(prefix) for prefix in self._silent):
+            return None
+        await trio.sleep(max((s for prefix, s in self._slow.items() if asked.startswith(prefix)), default=0.0))
+        status, body = self._outcome(request.method, uri, request.query | request.body)
+        await trio.sleep(self._answers_late_s)
+        return HttpAnswer(status, body)
+
+    def _outcome(self, method: str, uri: str, query: dict[str, str]) -> tuple[int, Any]:
+        try:
+            return self._carry_out(method, uri.split("/"), query)
+        except _Refused as refusal:
+            return refusal.status, {"message": str(refusal)}
 
     def _authenticate(self, connection: ServerConnection, request: Request) -> Response | None:
         url = urlsplit(request.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         known = ("/ari/asterisk/info", "/ari/events") if self.has_events else ("/ari/asterisk/info",)
+        answer: Response | None = None
         if not self.enabled or url.path not in known:
-            return connection.respond(HTTPStatus.NOT_FOUND, "Not Found")
-        if request.headers.get("Authorization") != self.credentials and query.get("api_key") != self.api_key:
-            return connection.respond(HTTPStatus.UNAUTHORIZED, '{"message":"Authentication required"}')
-        if url.path == "/ari/asterisk/info":
-            return connection.respond(HTTPStatus.OK, json.dumps(self._info()))
+            answer = connection.respond(HTTPStatus.NOT_FOUND, "Not Found")
+        elif request.headers.get("Authorization") != self.credentials and query.get("api_key") != self.api_key:
+            answer = connection.respond(HTTPStatus.UNAUTHORIZED, '{"message":"Authentication required"}')
+        elif url.path == "/ari/asterisk/info":
+            answer = connection.respond(HTTPStatus.OK, json.dumps(self._info()))
+        if answer is not None:
+            answer.headers["Server"] = f"Asterisk/{self.version}"
+            return answer
         if query.get("app") != self.app or query.get("subscribeAll", "false") != "false":
             raise AssertionError(f"the bridge subscribes to {request.path}, expected app={self.app}")
         return None
@@ -236,16 +308,15 @@ class AriServer:
                 self._current = None
 
     def _answer(self, connection: _Connection, request: Json) -> None:
-        method, uri = request["method"], request["uri"]
+        if not self.takes_requests:
+            self.dropped += 1
+            return
+        method, uri = request["method"], unquote(request["uri"])
         query = {pair["name"]: pair["value"] for pair in request.get("query_strings", [])}
         self.requests.append((method, uri, query))
         if any(f"{method} {uri}".startswith(prefix) for prefix in self._silent):
             return
-        body: Any = None
-        try:
-            status, body = self._carry_out(method, uri.split("/"), query)
-        except _Refused as refusal:
-            status, body = refusal.status, {"message": str(refusal)}
+        status, body = self._outcome(method, uri, query | json.loads(request.get("message_body", "{}")))
         answer = {
             "type": "RESTResponse",
             "transaction_id": "",
@@ -400,6 +471,10 @@ class AriServer:
     def _external_media(self, query: dict[str, str]) -> Json:
         if not query.get("data"):
             _refuse(400, "data can not be empty")
+        knows = parse(self.version)
+        assert query["format"] in ("slin", "nonsense") or knows.has(WIDEBAND) or not knows.known, (
+            "8 kHz only: half speed"
+        )
         expected = {"app": self.app, "encapsulation": "audiosocket", "transport": "tcp", "connection_type": "client"}
         broken = expected.items() - query.items() or query["channelId"] in self.channels
         try:
@@ -514,11 +589,12 @@ class _Connection:
 
     def __init__(self, websocket: ServerConnection) -> None:
         self.websocket = websocket
-        self._send, self._receive = trio.open_memory_channel[str](1024)
+        self._send, self._receive = trio.open_memory_channel[tuple[float, str]](1024)
 
-    def post(self, message: Json) -> None:
-        self._send.send_nowait(json.dumps(message))
+    def post(self, message: Json, late_s: float = 0.0) -> None:
+        self._send.send_nowait((trio.current_time() + late_s, json.dumps(message)))
 
     async def write(self) -> None:
-        async for message in self._receive:
+        async for due, message in self._receive:
+            await trio.sleep_until(due)
             await self.websocket.send(message)

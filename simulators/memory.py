@@ -135,6 +135,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                     raise trio.BrokenResourceError("connection reset by peer")
                 await self._in.change()
 
+    def unread(self, data: bytes) -> None:
+        """Put back what was read, for somebody else to read it."""
+        self._in.data[:0] = data
+        self._in.touch()
+
     def read_nowait(self) -> bytes | None:
         """What has come; empty after the far end's FIN; None: nothing new. Raises `OSError` after a reset."""
         if self._closed:
@@ -231,11 +236,11 @@ class TappedStream(MemoryStream):
 
 
 class MemoryListener(trio.abc.Listener[MemoryStream]):
-    """Hands the server's side of each `connect()` to whoever serves it. Full (16 waiting): `trio.WouldBlock`."""
+    """Hands the server's side of each `connect()` to whoever serves it. Full (`backlog` waiting): `trio.WouldBlock`."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: int = 16) -> None:
         self.socket = _NamedSocket()
-        self._send, self._receive = trio.open_memory_channel[MemoryStream](16)
+        self._send, self._receive = trio.open_memory_channel[MemoryStream](backlog)
 
     def connect(self) -> MemoryStream:
         """The client's side of a new connection. Raises `trio.BrokenResourceError` once the listener is closed."""

@@ -28,6 +28,7 @@ class Exchange(Protocol):
 
     config: Asterisk
     connect_stream: Callable[[], trio.abc.Stream] | None
+    media_format: str
     media_arrived: list[UUID]
 
     async def place_call(self) -> str:
@@ -101,7 +102,7 @@ async def joined(exchange: Exchange, controls: list[ChannelControl]) -> ChannelC
     await exchange.place_call()
     await eventually(lambda: bool(controls), "StasisStart")
     control, call_id = controls[-1], uuid4()
-    await control.prepare_media(call_id, "slin16")
+    await control.prepare_media(call_id, exchange.media_format)
     await control.answer()
     await eventually(lambda: call_id in exchange.media_arrived, "the AudioSocket connection")
     return control
@@ -146,8 +147,13 @@ async def refusals(exchange: Exchange) -> None:
         assert gone == (400, "400 Channel not found")
         await raw.client.request("DELETE", f"bridges/{bridge}")
 
-        query = {"app": exchange.config.app, "encapsulation": "audiosocket", "transport": "tcp", "format": "slin16"}
-        query |= {"connection_type": "client", "external_host": exchange.config.media_address, "channelId": media}
+        query = {"app": exchange.config.app, "encapsulation": "audiosocket", "transport": "tcp"}
+        query |= {
+            "format": exchange.media_format,
+            "connection_type": "client",
+            "external_host": exchange.config.media_address,
+            "channelId": media,
+        }
         assert (await raw.refused("POST", "channels/externalMedia", **query))[0] == 400
         query |= {"format": "nonsense", "data": str(uuid4())}
         assert (await raw.refused("POST", "channels/externalMedia", **query))[0] == 500
@@ -158,6 +164,25 @@ async def refusals(exchange: Exchange) -> None:
         assert await raw.refused("POST", f"{channel}/continue") == outside
         assert await raw.refused("POST", f"{channel}/variable", variable="A", value="b") == outside
         await raw.client.request("DELETE", channel, reason="normal")
+
+    await with_raw(exchange, body)
+
+
+async def parameters(exchange: Exchange) -> None:
+    """In the query or as JSON, with characters that mean something in a URL, and an id with such."""
+
+    async def body(raw: Raw) -> None:
+        channel_id, told = await exchange.place_call(), "a+b & c=d/e%20f?g#h;i ü€"
+        await eventually(lambda: bool(raw.kinds(channel_id)), "StasisStart")
+        variable = f"channels/{channel_id}/variable"
+        await raw.client.request("POST", variable, variable="IN_QUERY", value=told)
+        await raw.client.request("POST", variable, {"variable": "IN_BODY", "value": told})
+        for name in ("IN_QUERY", "IN_BODY"):
+            assert await raw.client.request("GET", variable, variable=name) == {"value": told}
+        bridge = f"probe a+b:c%25ü {uuid4()}"
+        await raw.client.request("POST", "bridges", type="mixing", bridgeId=bridge, name="x")
+        await raw.client.request("DELETE", f"bridges/{bridge}")
+        await raw.client.request("DELETE", f"channels/{channel_id}", reason="normal")
 
     await with_raw(exchange, body)
 
@@ -181,7 +206,7 @@ async def order_of_events(exchange: Exchange) -> None:
             encapsulation="audiosocket",
             transport="tcp",
             connection_type="client",
-            format="slin16",
+            format=exchange.media_format,
             data=str(call_id),
             channelId=media,
         )
@@ -293,7 +318,7 @@ async def media_refused(exchange: Exchange) -> None:
         await exchange.place_call()
         await eventually(lambda: bool(controls), "StasisStart")
         with pytest.raises(ControlRefused, match=r"asterisk\.media_address 127\.0\.0\.1:1") as caught:
-            await controls[0].prepare_media(uuid4(), "slin16")
+            await controls[0].prepare_media(uuid4(), exchange.media_format)
         assert caught.value.status == 500
         await controls[0].release(EndReason.MEDIA_NEVER_ARRIVED, str(caught.value))
         await nothing_left(app)
@@ -304,6 +329,7 @@ async def media_refused(exchange: Exchange) -> None:
 Clause = Callable[[Exchange], Awaitable[None]]
 CONTRACT: tuple[Clause, ...] = (
     refusals,
+    parameters,
     order_of_events,
     digit_and_hang_up,
     agent_hangs_up,

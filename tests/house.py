@@ -289,6 +289,7 @@ async def house(
                 await it.stopped.wait()
                 await trio.sleep(5)
                 assert model.open_connections == 0, "a model connection was left open"
+                assert not ari.http_connections, "a connection for requests was left open"
                 assert not ari.bridges, "a bridge was left in Asterisk"
                 assert not [name for name in ari.channels if name.startswith("realtime-media-")], "media was left"
                 assert not model.problems, model.problems

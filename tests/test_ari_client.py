@@ -57,7 +57,9 @@ async def running(config: Asterisk = CONFIG, *, reachable: bool = True) -> Async
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "bridge.ari"]
+    """Warnings and worse."""
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    return [record.getMessage() for record in records if record.name == "bridge.ari"]
 
 
 def test_backoff_doubles_up_to_ten_seconds() -> None:
@@ -75,7 +77,8 @@ async def test_it_comes_back_when_asterisk_does(
         assert not setup.client.connected
         lost = trio.current_time()
         await trio.sleep(30)
-        assert [round(tried - lost, 3) for tried in setup.tries[1:]] == [0.5, 1.5, 3.5, 7.5, 15.5, 25.5]
+        tries = [round(tried - lost, 3) for tried in setup.tries if tried > lost]
+        assert tries == [0.5, 1.5, 3.5, 7.5, 15.5, 25.5]
         setup.reachable = True
         await trio.sleep(10)
         assert setup.client.connected

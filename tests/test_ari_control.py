@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -574,8 +575,8 @@ async def test_an_answer_of_an_unknown_shape_ends_no_call(
         await setup.call()
         request = setup.app.request
 
-        async def strange(method: str, uri: str, **query: str) -> object:
-            return {"strange": True} if method == "GET" else await request(method, uri, **query)
+        async def strange(method: str, uri: str, body: Mapping[str, Any] | None = None, /, **query: str) -> object:
+            return {"strange": True} if method == "GET" else await request(method, uri, body, **query)
 
         setup.app.request = strange
         await trio.sleep(130)

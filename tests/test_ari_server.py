@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import ari_contract as contract
+import msgspec
 import pytest
 import trio
 
 from bridge.ari_client import AriClient, Message
-from bridge.config import Asterisk
+from bridge.asterisk_version import WIDEBAND, parse
+from bridge.config import Asterisk, RequestsChoice
 from simulators.ari_server import AriServer, FakeChannel
 
 # Another real Asterisk than the container's may be named: its dialplan must have 100@phones and 600@phones.
@@ -26,9 +28,10 @@ PLACE = os.environ.get("ASTERISK_ARI", "127.0.0.1:8088")
 class FakeExchange:
     """`contract.Exchange` on the fake."""
 
-    def __init__(self) -> None:
-        self.config = Asterisk(password="bridge")
-        self.ari = AriServer()
+    def __init__(self, version: str = "22.10.1", requests: RequestsChoice = "auto") -> None:
+        self.config = Asterisk(password="bridge", requests=requests)
+        self.ari = AriServer(version=version)
+        self.media_format = "slin16" if parse(version).has(WIDEBAND) else "slin"
         self.ari.dialplan.add(("phones", "600", "1"))
         self.ari.on_external_media = self._media
         self.connect_stream: Callable[[], trio.abc.Stream] | None = self.ari.connect
@@ -60,6 +63,7 @@ class RealExchange:
     """
 
     connect_stream: Callable[[], trio.abc.Stream] | None = None
+    media_format = "slin16"
 
     def __init__(self, port: int, far: AriClient, far_events: list[Message]) -> None:
         self.config = Asterisk(
@@ -109,13 +113,35 @@ class RealExchange:
 
 
 @pytest.mark.parametrize("clause", contract.CONTRACT, ids=lambda clause: clause.__name__)
-async def test_the_fake_keeps_the_contract(clause: contract.Clause, autojump_clock: trio.testing.MockClock) -> None:
-    exchange = FakeExchange()
+@pytest.mark.parametrize(
+    ("version", "requests", "late"),
+    [
+        ("22.10.1", "auto", {}),
+        ("22.10.1", "http", {}),
+        # Events and answers come by different ways, so that either may be the first.
+        ("20.6.0", "auto", {}),
+        ("20.6.0", "auto", {"events_s": 0.15}),
+        ("20.6.0", "auto", {"answers_s": 0.15}),
+    ],
+    ids=["websocket", "http", "old", "old-late-events", "old-late-answers"],
+)
+async def test_the_fake_keeps_the_contract(
+    clause: contract.Clause,
+    version: str,
+    requests: RequestsChoice,
+    late: dict[str, float],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = FakeExchange(version, requests)
+    exchange.ari.late(**late)
     async with trio.open_nursery() as nursery:
         await nursery.start(exchange.ari.run)
         await clause(exchange)
         nursery.cancel_scope.cancel()
     assert not exchange.ari.bridges
+    by_http = version == "20.6.0" or requests == "http"
+    assert (exchange.ari.by_http == len(exchange.ari.requests)) is by_http
+    assert exchange.ari.dropped == 0
 
 
 @asynccontextmanager
@@ -138,9 +164,11 @@ async def real_exchange() -> AsyncIterator[RealExchange]:
 
 
 @pytest.mark.asterisk
+@pytest.mark.parametrize("requests", ["websocket", "http"])
 @pytest.mark.parametrize("clause", contract.CONTRACT, ids=lambda clause: clause.__name__)
-async def test_a_real_asterisk_keeps_the_contract(clause: contract.Clause) -> None:
+async def test_a_real_asterisk_keeps_the_contract(clause: contract.Clause, requests: RequestsChoice) -> None:
     async with real_exchange() as exchange:
+        exchange.config = msgspec.structs.replace(exchange.config, requests=requests)
         await clause(exchange)
 
 
@@ -151,7 +179,7 @@ async def test_the_fake_knows_no_more_than_the_real_one(autojump_clock: trio.tes
 
     async def body(raw: contract.Raw) -> None:
         assert await raw.refused("GET", "nonsense") == (404, "404 Resource not found")
-        assert exchange.ari.requests == [("GET", "nonsense", {})]
+        assert exchange.ari.requests[-1] == ("GET", "nonsense", {})
 
     async with trio.open_nursery() as nursery:
         await nursery.start(exchange.ari.run)

@@ -179,19 +179,37 @@ async def test_http_without_the_websocket(autojump_clock: MockClock) -> None:
         assert "module load res_ari_events.so" in found["websocket"].remedy
 
 
+async def test_an_asterisk_that_takes_no_requests_on_its_websocket_is_asked_by_http(
+    autojump_clock: MockClock,
+) -> None:
+    async with practice(version="20.6.0") as it:
+        found = await it.findings()
+        assert verdicts(found) == {"version": "warn", "model": "skipped"}
+        assert found["requests"].text == (
+            "go by HTTP, and are answered there: Asterisk 20.6.0 takes none on its websocket"
+        )
+        assert it.ari.dropped == 0
+        assert it.formats == ["slin"]
+
+
 @pytest.mark.parametrize(
-    ("version", "says"),
-    [("20.6.0", "upgrade to 20.14, 21.9, 22.4 or 23.0; until then"), ("22.10.1", "does it hang?")],
+    ("version", "requests", "says", "remedy"),
+    [
+        ("20.6.0", "websocket", "takes no requests on its websocket", 'asterisk.requests = "auto"'),
+        ("22.10.1", "websocket", "takes no requests on its websocket", "does it hang?"),
+        ("22.10.1", "auto", "answers no requests by HTTP", "does it hang?"),
+        ("20.6.0", "auto", "answers no requests by HTTP", "does it hang?"),
+    ],
 )
-async def test_an_asterisk_that_takes_no_requests_on_its_websocket(
-    autojump_clock: MockClock, version: str, says: str
+async def test_an_asterisk_that_answers_no_requests(
+    autojump_clock: MockClock, version: str, requests: str, says: str, remedy: str
 ) -> None:
     async with practice(version=version) as it:
         with it.ari.never_answers(""):
-            found = await it.findings()
-        assert verdicts(found) == {"websocket": "fail", **dict.fromkeys(LATER, "skipped"), "model": "skipped"}
-        assert f"Asterisk {version} takes no requests" in found["websocket"].text
-        assert says in found["websocket"].remedy
+            found = await it.findings(asterisk__requests=requests)
+        assert verdicts(found) == {"requests": "fail", **dict.fromkeys(LATER, "skipped"), "model": "skipped"}
+        assert f"Asterisk {version} {says}" in found["requests"].text
+        assert remedy in found["requests"].remedy
 
 
 async def test_an_old_version_is_asked_for_8_khz_and_its_faults_are_told(autojump_clock: MockClock) -> None:

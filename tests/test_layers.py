@@ -80,6 +80,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {"nowait_io", "audiosocket_leg", "websocket_writer", "realtime_client", "uplink", "media_clock"}
             | {
                 "ari_client",
+                "ari_rest",
+                "ari_http",
                 "ari_control",
                 "ari_dial",
                 "ari_target",
@@ -112,6 +114,7 @@ LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for mod
 SHELL_FAMILIES = {
     frozenset(pair)
     for pair in (
+        ("ari_http", "nowait_io"),
         ("audiosocket_leg", "nowait_io"),
         ("realtime_client", "websocket_writer"),
         ("websocket_writer", "nowait_io"),
