@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, keys, mcp_servers, recording
+from bridge import collect, destinations, keys, mcp_servers, overrides, recording
 from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.keys import KEYS, is_key
@@ -74,6 +74,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     transfers: dict[str, Destination] = {}
     keys: dict[str, str] = {}
     collect: dict[str, Collect] = {}
+    overridable: list[str] = []
     sounds: AgentSounds = AgentSounds()
     recording: Recording = Recording()
     mcp: list[McpServer] = []
@@ -120,6 +121,8 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
         destinations={name for name, it in agent.transfers.items() if not it.number},
         turn_keys=manual,
     )
+    if agent.overridable:
+        yield from overrides.problems(agent.overridable, msgspec.to_builtins(Agent()), f"{at}.overridable")
     yield from collect.problems(agent.collect, f"{at}.collect")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
     yield from recording.problems(agent.recording, f"{at}.recording", {*manual, *agent.keys})

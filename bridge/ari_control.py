@@ -20,7 +20,7 @@ Measured on 22.10.1 and relied on:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
@@ -379,6 +379,24 @@ class ChannelControl:
     def party(self) -> tuple[str, str]:
         """Number and name of the caller, each as far as known."""
         return self._party.number, self._party.name
+
+    async def variables(self, names: Sequence[str]) -> dict[str, str]:
+        """Values of channel variables and dialplan functions, asked for side by side; what Asterisk does not know, refuses
+        or does not tell in time is empty. Never raises."""
+        values = dict.fromkeys(names, "")
+
+        async def ask(name: str) -> None:
+            answer = await self._app.request("GET", f"channels/{self.channel_id}/variable", variable=name)
+            values[name] = str(answer["value"])
+
+        errors = await together(*(ask(name) for name in names))
+        for name, error in zip(names, errors, strict=True):
+            # 404: nobody has set the variable. 500: a header that is not there, or a function that is not loaded, not for this
+            # kind of channel, or not allowed to ARI (live_dangerously).
+            if error is not None and not (isinstance(error, ControlRefused) and error.status == 404):
+                level = logging.INFO if isinstance(error, ControlRefused) else logging.WARNING
+                logger.log(level, "ARI: %s: %s counts as empty: %s", self.name, name, error)
+        return values
 
     @property
     def call_name(self) -> str:

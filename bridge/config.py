@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import mcp_servers, recording
+from bridge import mcp_servers, recording, routes
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.errors import ConfigError
+from bridge.routes import Route
 from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
 from bridge.toml_lines import dotted, line_of, lines_of
@@ -136,14 +137,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     caller_waits_repeat_s: float = 8.0
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which agent serves a call. A field that is empty matches anything; the first route that matches wins."""
-
-    agent: str
-    argument: str = ""
-    called: str = ""
-
-
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `agents` always holds `default`."""
 
@@ -153,17 +146,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: Limits = Limits()
     agents: dict[str, Agent] = {}
     routes: list[Route] = []
-
-    def agent_for(self, *, argument: str = "", called: str = "") -> tuple[str, Agent]:
-        """Name and profile of the agent that serves a call with this Stasis argument and called number.
-
-        Without a matching route an argument that is itself the name of an agent chooses it; else `default`.
-        """
-        for route in self.routes:
-            if route.argument in ("", argument) and route.called in ("", called):
-                return route.agent, self.agents[route.agent]
-        name = argument if argument in self.agents else "default"
-        return name, self.agents[name]
 
     def for_worker(self, number: int) -> Config:
         """The settings of one worker process, `number` counting from 1: ports and a Stasis app of its own.
@@ -373,6 +355,8 @@ def _check(config: Config) -> None:
     for index, route in enumerate(config.routes):
         place = f"routes[{index}].agent"
         require(route.agent in config.agents, place, f"agent {route.agent!r} is not defined; known: {known}")
+        for place, remedy in routes.problems(route, f"routes[{index}]"):
+            require(False, place, remedy)
     require(
         config.realtime.url.startswith(("wss://", "ws://", "https://", "http://")),
         "realtime.url",

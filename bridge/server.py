@@ -13,6 +13,7 @@ serve
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from uuid import UUID, uuid4
 
 import trio
 
-from bridge import telemetry
+from bridge import routing, telemetry
 from bridge.agent import Agent
 from bridge.ari_control import AriApp, ChannelControl
 from bridge.audio import PcmFormat
@@ -224,15 +225,21 @@ class Bridge:
 
     async def _prepare_call(self, control: ChannelControl) -> None:
         """Have Asterisk dial our AudioSocket port for this channel, and give it up when that does not happen in time."""
-        config = self._config
         call_id = uuid4()
         telemetry.call_id_of_context.set(str(call_id))
-        argument = control.arguments[0] if control.arguments else ""
-        name, agent = config.agent_for(argument=argument, called=control.called)
-        refusal = self.switchboard.admit(trio.current_time())
+        name = ""
+        refusal: tuple[EndReason, str] | None = (EndReason.SERVER_DRAINING, DRAINING)
+        try:
+            name, agent = await self._route(control)
+            refusal = self.switchboard.admit(trio.current_time())
+        except Exception as error:
+            _log.exception("a defect of the bridge ended this call before it began")
+            refusal = reason_for(error)[:2]
+        finally:
+            if refusal is not None:
+                self.counts.refuse(refusal[0])
+                await self._turn_away(call_id, name, control, *refusal)
         if refusal is not None:
-            self.counts.refuse(refusal[0])
-            await self._turn_away(call_id, name, control, *refusal)
             return
         self.counts.admit()
         telemetry.notice(
@@ -254,6 +261,20 @@ class Bridge:
             elif expectation.hung_up is not None:
                 # The media came at the same moment: this was for the call that has begun.
                 control.unread(expectation.hung_up)
+
+    async def _route(self, control: ChannelControl) -> tuple[str, Agent]:
+        """The agent of a call, with what this call has otherwise. Asks Asterisk only where a route wants to know more."""
+        config = self._config
+        argument, *changes = control.arguments or [""]
+        facts = routing.Facts(argument, control.called, control.party[0])
+        if names := routing.wanted(config.routes, facts):
+            facts = dataclasses.replace(facts, variables=await control.variables(names))
+        name, agent = routing.choose(config.routes, config.agents, facts)
+        if changes:
+            agent, warnings = routing.overridden(name, agent, changes)
+            for warning in warnings:
+                _log.warning("%s", warning)
+        return name, agent
 
     async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
         """Have Asterisk connect; returns when it has, or what to tell of a call whose media did not come."""
@@ -339,7 +360,7 @@ class Bridge:
 
     async def _run_plain(self, leg: AudioSocketLeg) -> None:
         """A call by AudioSocket() or Dial(AudioSocket/...): nobody told us of it before its media came."""
-        name, agent = self._config.agent_for()
+        name, agent = routing.choose(self._config.routes, self._config.agents, routing.Facts())
         call_id = str(leg.call_id)
         ended = self._plain_calls[call_id] = trio.Event()
 

@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parent.parent / "bridge.toml"
 def test_defaults_are_enough() -> None:
     config = load_config("", {})
     assert config.asterisk.format == "slin16"
-    assert config.agent_for() == ("default", Agent())
+    assert config.agents == {"default": Agent()}
 
 
 def test_the_example_file_holds_every_key_with_its_default() -> None:
@@ -199,26 +199,6 @@ def test_errors_name_the_place_and_the_remedy(text: str, environ: dict[str, str]
     with pytest.raises(ConfigError) as caught:
         load_config(text, environ)
     assert says in str(caught.value)
-
-
-def test_routes_choose_agents_in_order() -> None:
-    config = load_config(
-        """
-        [agents.sales]
-        [agents.night]
-        [[routes]]
-        agent = "night"
-        called = "200"
-        [[routes]]
-        agent = "sales"
-        argument = "buy"
-        """,
-        {},
-    )
-    assert config.agent_for(called="200", argument="buy")[0] == "night"
-    assert config.agent_for(called="100", argument="buy")[0] == "sales"
-    assert config.agent_for(called="100", argument="sales")[0] == "sales"
-    assert config.agent_for(called="100", argument="unknown")[0] == "default"
 
 
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:

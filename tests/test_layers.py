@@ -13,7 +13,18 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "words",
         frozenset(
-            {"errors", "config", "agent", "destinations", "findings", "toml_lines", "validation", "mcp_servers"}
+            {
+                "errors",
+                "config",
+                "agent",
+                "destinations",
+                "findings",
+                "toml_lines",
+                "validation",
+                "mcp_servers",
+                "routes",
+                "overrides",
+            }
         )
         | {"session", "session_schema", "session_flat", "session_advice"}
         | {"keys", "collect", "hangup_cause", "recording"},
@@ -70,7 +81,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
             | {"item_cache", "event_stream", "tool_turns"}
             | {"health", "worker_policy"}
-            | {"control_door", "next_step"}
+            | {"control_door", "next_step", "routing"}
             | {"recording_state", "stereo_track"}
         ),
     ),
