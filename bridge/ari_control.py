@@ -391,8 +391,8 @@ class ChannelControl:
 
         errors = await together(*(ask(name) for name in names))
         for name, error in zip(names, errors, strict=True):
-            # 404: nobody has set the variable. 500: a header that is not there, or a function that is not loaded, not for this
-            # kind of channel, or not allowed to ARI (live_dangerously).
+            # 404: nobody has set the variable. 500: a header that is not there, or a function that is not loaded, not for
+            # this kind of channel, or not allowed to ARI (live_dangerously).
             if error is not None and not (isinstance(error, ControlRefused) and error.status == 404):
                 level = logging.INFO if isinstance(error, ControlRefused) else logging.WARNING
                 logger.log(level, "ARI: %s: %s counts as empty: %s", self.name, name, error)
