@@ -122,7 +122,8 @@ class AriClient:
     """Requests to, and events from, one Asterisk. `run` keeps the connection; everything else needs it running.
 
     `on_event` is called synchronously for each event. `on_connected(after_replaced)` runs beside the reading for as long
-    as the connection holds and is cancelled with it; `after_replaced` says that another process held the app meanwhile.
+    as the connection holds and is cancelled with it; `after_replaced` says that another process held the app meanwhile,
+    and `taken` is set when one takes it: requests still work then, events do not come.
     `on_trouble` is called after each try that failed and each connection that ended; `trouble` then says why.
     `requests_by` says which way requests go and why; None: not yet known, and so by HTTP, which any Asterisk takes.
     `connect_stream` makes the byte stream of each connection (tests); by default it is TCP, or TLS for `wss://`.
@@ -153,7 +154,7 @@ class AriClient:
         self._serving = False
         self._replaced = False
         self.trouble = ""
-        self._work = trio.CancelScope()
+        self.taken = trio.Event()
         self._logged = ""
         self._told: RequestsBy | None = None
 
@@ -261,8 +262,8 @@ class AriClient:
         # Decided anew each time: Asterisk may be another one now.
         self.requests_by, self._serving = requests_by(self._config.requests, asterisk_version.UNKNOWN), True
         self._http.keep = False
-        self._work = trio.CancelScope()
         after_replaced, self._replaced = self._replaced, False
+        self.taken = trio.Event()
         self.connected = True
         self._logged = ""
         trouble: str | None = None
@@ -271,9 +272,8 @@ class AriClient:
             async with trio.open_nursery() as nursery:
 
                 async def work() -> None:
-                    with self._work:
-                        await self._choose(server)
-                        await self._on_connected(after_replaced)
+                    await self._choose(server)
+                    await self._on_connected(after_replaced)
 
                 nursery.start_soon(_write, websocket, requests)
                 nursery.start_soon(work)
@@ -307,7 +307,7 @@ class AriClient:
         """Keep the socket, on which the calls that we have can still be controlled, then ask for the app again."""
         self.connected = False
         self._replaced = True
-        self._work.cancel()
+        self.taken.set()
         scope.deadline = trio.current_time() + _REPLACED_DELAY_S
         logger.error(
             "ARI: another process took the Stasis app %s on %s; new calls go there. Give each process its own "

@@ -20,6 +20,8 @@ Measured on 22.10.1 and relied on:
 from __future__ import annotations
 
 import logging
+import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -48,6 +50,11 @@ BRIDGE_PREFIX, MEDIA_PREFIX = "realtime-bridge-", "realtime-media-"
 _EVENTS_SIZE = 32
 # What a lost answer or a lost event left behind is found at the latest after this long (or at the next reconnect).
 _SWEEP_S = 60.0
+# While another process has the app nobody tells us who hangs up: then it is looked for so often.
+_DEAF_SWEEP_S = 3.0
+# A process from which we took the app takes it back within 30 s (`ari_client`). What of it is still there after this, and
+# nobody has taken anything back, belongs to nobody.
+_OTHERS_S = 45.0
 # A caller may be listed in the app before its StasisStart reaches us; one that has no control after this is stranded.
 _STRANDED_S = 1.0
 
@@ -83,6 +90,9 @@ class AriApp:
         self._outgoing: dict[str, OutgoingChannel] = {}
         self._joined: set[Joined] = set()
         self._parted = trio.Event()
+        # Asterisk may still list a media channel whose call has just ended, here.
+        self._media_made: deque[str] = deque(maxlen=256)
+        self._others_since = math.inf
         self._settled = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -114,17 +124,21 @@ class AriApp:
             )
             if not self.asterisk_version:
                 self.media_format = media_format(self.config.format, asterisk_version.UNKNOWN).format
+        taken = self._client.taken
+        self._others_since = math.inf
         while True:
             try:
-                # After a replacement the strangers in our app may well be the calls of the other process.
-                await self._sweep(clear_strangers=not after_replaced)
+                # Around a replacement the strangers in our app may well be the calls of the other process.
+                await self._sweep(clear_strangers=not (after_replaced or taken.is_set()))
             except ControlError as error:
                 logger.warning("ARI: looking for leftovers failed: %s", error)
             except Exception:
                 # An answer of a shape that we do not know (a proxy's page, another version) must not end all calls.
                 logger.exception("ARI: looking for leftovers failed")
             self._settled.set()
-            await trio.sleep(_SWEEP_S)
+            soon = taken.is_set() or self._others_since < math.inf
+            with trio.move_on_after(_DEAF_SWEEP_S if soon else _SWEEP_S):
+                await (trio.sleep_forever() if soon else taken.wait())
 
     async def _learn_version(self, text: str) -> None:
         """Choose what suits this Asterisk, and tell once what it is and what there is to know. Raises `ControlError`."""
@@ -246,6 +260,7 @@ class AriApp:
     def expect_media(self, media_id: str, control: ChannelControl) -> None:
         """Route the events of the media channel `media_id` to `control`, from before it exists."""
         self._media[media_id] = control
+        self._media_made.append(media_id)
 
     def forget(self, control: ChannelControl, *, unfinished: bool = False) -> None:
         """`control` is released. `unfinished`: its caller could not be told; the next sweep tries again."""
@@ -266,6 +281,8 @@ class AriApp:
         application = await self.request("GET", f"applications/{self.config.app}")
         bridges = await self.request("GET", "bridges")
         present = set(application["channel_ids"])
+        if clear_strangers:
+            clear_strangers = not self._others_live(present)
         for control in callers:
             if control.channel_id not in present:
                 # A caller may be listed only just after its StasisStart: ask once more, for this one.
@@ -315,6 +332,23 @@ class AriApp:
                 else:  # it came while we were dying: another worker may take it (docs/scale-out.md)
                     await stranger.release(EndReason.SERVER_DRAINING, "the bridge restarted before it took this call")
 
+    def _others_live(self, present: set[str]) -> bool:
+        """Whether another process holds calls in our app. Its media channels would have died with it, as its sockets do.
+
+        It takes the app back after a while; one that does not was on a machine that is gone, which Asterisk does not know.
+        """
+        now = trio.current_time()
+        if not any(name.startswith(MEDIA_PREFIX) and name not in self._media_made for name in present):
+            self._others_since = math.inf
+        elif self._others_since == math.inf:
+            self._others_since = now
+            logger.error(
+                "ARI: another process holds calls in the Stasis app %s; they are left alone. Give each process its own "
+                "asterisk.app",
+                self.config.app,
+            )
+        return now - self._others_since < _OTHERS_S and self._others_since < math.inf
+
     def _adopt(self, bridges: list[dict[str, Any]], ours: set[str]) -> None:
         """Look after who was transferred by a process that is gone: two in a bridge of ours, one of them dialled by us."""
         known = {joined.bridge_id for joined in self._joined} | {
@@ -342,7 +376,7 @@ class ChannelControl:
     case, also when nothing else was called.
     """
 
-    reports_digits = True
+    has_channel = True
 
     def __init__(self, app: AriApp, channel: Channel, arguments: list[str]) -> None:
         self.channel_id = channel.id
@@ -407,6 +441,11 @@ class ChannelControl:
     def gone(self) -> bool:
         """Whether the caller has left our app or is about to, in whatever way."""
         return self._gone or self._hung_up
+
+    @property
+    def reports_digits(self) -> bool:
+        """While ARI is lost, or another process has the app, digits are told by the media connection alone."""
+        return self._app.connected
 
     async def prepare_media(self, call_id: UUID, media_format: str) -> None:
         """Make the mixing bridge, and let Asterisk open the AudioSocket connection that will name `call_id`.

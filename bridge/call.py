@@ -300,7 +300,7 @@ class _Call:
 
     def _media_left(self, detail: str) -> None:
         """The media ended, by FIN or reset: Asterisk closes with our silence unread, so both are normal (5.3)."""
-        if self._control.reports_digits:
+        if self._control.has_channel:
             self._tasks.start_soon(self._judge_media_loss, detail)
         else:
             self._ending.declare(EndReason.CALLER_HUNG_UP, detail)

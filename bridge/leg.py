@@ -167,7 +167,12 @@ class CallControl(Protocol):
 
     @property
     def reports_digits(self) -> bool:
-        """Digits come as `ControlDigit`; the same digits on the media connection are then ignored (one source)."""
+        """Digits come as `ControlDigit` now; the same digits on the media connection are then ignored (one source)."""
+        ...
+
+    @property
+    def has_channel(self) -> bool:
+        """The caller's channel is another one than that of the media connection, and outlives it."""
         ...
 
     @property

@@ -34,7 +34,7 @@ class NoCallControl:
     `remember` is told once what the dialplan is to do when the media ends (`next_step`); None: it can not ask us.
     """
 
-    reports_digits = False
+    reports_digits = has_channel = False
     caller = ""
     called = ""
 

@@ -35,6 +35,10 @@ class Exchange(Protocol):
         """A caller enters our Stasis app, ringing. Returns its channel id."""
         ...
 
+    async def media_dies(self) -> None:
+        """Our end of all media connections is gone, as when our process is."""
+        ...
+
     async def far_end_presses(self, digit: str) -> None: ...
 
     async def far_end_hangs_up(self) -> None: ...
@@ -307,6 +311,7 @@ async def crash(exchange: Exchange) -> None:
         await nothing_left(app)
 
     await with_app(exchange, dies)
+    await exchange.media_dies()
     await with_app(exchange, comes_after)
 
 

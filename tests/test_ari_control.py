@@ -436,10 +436,66 @@ async def test_a_call_lives_on_across_a_reconnect(autojump_clock: trio.testing.M
         assert setup.ari.bridges[BRIDGE].members[0] is channel
 
 
+def dies(ari: AriServer) -> None:
+    """A process of ours: its sockets go with it, and so its media channels."""
+    for channel in [it for name, it in ari.channels.items() if name.startswith("realtime-media")]:
+        channel.leave(HUNG_UP)
+
+
+async def test_the_calls_of_another_process_with_our_app_go_on(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody starts a second one: it has the new calls until the first takes the app back, and nobody is harmed."""
+    async with running() as setup:
+        channel, control = await setup.joined_call()
+        waiting, _ = await setup.call()  # its media has not come yet
+        other = AriApp(CONFIG, 2.0, lambda control: None, connect_stream=setup.ari.connect)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(other.run)
+            await trio.sleep(10)
+            assert setup.ari.bridges[BRIDGE].members[0] is channel
+            assert (channel.dialplan, waiting.dialplan) == (None, None)
+            assert caplog.text.count("another process holds calls in the Stasis app bridge-1") == 1
+            channel.hang_up()  # the other process is told; we find out
+            began = trio.current_time()
+            assert await control.next_event() == ControlHungUp(0, "gone; its hang-up was missed")
+            assert trio.current_time() - began <= 3
+            await trio.sleep(100)
+            assert caplog.text.count("another process took the Stasis app") == 4, "one change in half a minute"
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_a_machine_that_vanished_left_behind_is_cleared_after_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Asterisk takes its connections for alive, until its TCP gives up; nobody comes for the app any more."""
+    ari = AriServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ari.run)
+        controls: list[ChannelControl] = []
+        vanished = AriApp(CONFIG, 2.0, controls.append, connect_stream=ari.connect)
+        async with trio.open_nursery() as its:
+            await its.start(vanished.run)
+            channel = ari.incoming_call()
+            await trio.testing.wait_all_tasks_blocked()
+            await controls[0].prepare_media(CALL, "slin16")
+            await controls[0].answer()
+            its.cancel_scope.cancel()
+        app = AriApp(CONFIG, 2.0, controls.append, connect_stream=ari.connect)
+        await nursery.start(app.run)
+        await trio.sleep(40)
+        assert channel.dialplan is None
+        await trio.sleep(10)
+        assert channel.dialplan == Place()
+        assert not ari.bridges
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_a_crash_left_behind_is_cleared_by_the_next_start(autojump_clock: trio.testing.MockClock) -> None:
     async with running() as setup:
         ari = setup.ari
         channel, _ = await setup.joined_call()
+        dies(ari)
         crashed = AriApp(CONFIG, 2.0, lambda control: None, connect_stream=ari.connect)
         async with trio.open_nursery() as nursery:
             await nursery.start(crashed.run)
@@ -455,6 +511,7 @@ async def test_who_came_while_a_worker_died_is_left_to_another_one(autojump_cloc
     async with running() as setup:
         ari = setup.ari
         await setup.joined_call()
+        dies(ari)
         late = ari.incoming_call()
         crashed = AriApp(CONFIG, 2.0, lambda control: None, connect_stream=ari.connect)
         async with trio.open_nursery() as nursery:

@@ -8,7 +8,7 @@ import urllib.parse
 import urllib.request
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 import ari_contract as contract
@@ -19,7 +19,7 @@ import trio
 from bridge.ari_client import AriClient, Message
 from bridge.asterisk_version import WIDEBAND, parse
 from bridge.config import Asterisk, RequestsChoice
-from simulators.ari_server import AriServer, FakeChannel
+from simulators.ari_server import HUNG_UP, AriServer, FakeChannel
 
 # Another real Asterisk than the container's may be named: its dialplan must have 100@phones and 600@phones.
 PLACE = os.environ.get("ASTERISK_ARI", "127.0.0.1:8088")
@@ -47,6 +47,10 @@ class FakeExchange:
         self._channel = self.ari.incoming_call()
         return self._channel.id
 
+    async def media_dies(self) -> None:
+        for channel in [it for it in self.ari.channels.values() if it.name.startswith("AudioSocket/")]:
+            channel.leave(HUNG_UP)
+
     async def far_end_presses(self, digit: str) -> None:
         assert self._channel is not None
         self._channel.press(digit)
@@ -71,9 +75,11 @@ class RealExchange:
         )
         self.media_arrived: list[UUID] = []
         self._far, self._far_events, self._far_id = far, far_events, ""
+        self._media: list[trio.SocketStream] = []
 
     async def serve_media(self, stream: trio.SocketStream) -> None:
-        with trio.move_on_after(30):
+        self._media.append(stream)
+        with trio.move_on_after(30), suppress(trio.ClosedResourceError):
             header = await stream.receive_some(19)
             self.media_arrived.append(UUID(bytes=bytes(header[3:19])))
             while await stream.receive_some(4096):
@@ -100,6 +106,11 @@ class RealExchange:
         )
         with urllib.request.urlopen(request, timeout=3):
             pass
+
+    async def media_dies(self) -> None:
+        for stream in self._media:
+            await trio.aclose_forcefully(stream)
+        await trio.sleep(0.2)  # as long as a process takes to start, at least
 
     async def far_end_presses(self, digit: str) -> None:
         # The far half enters its own app when the caller's half is answered.

@@ -477,6 +477,23 @@ async def test_keys_reach_the_model_once_though_asterisk_tells_them_twice(autoju
         assert not [facts for name, facts in it.collector.told if "4 2" in str(facts)], "keys are not for logs"
 
 
+async def test_keys_pressed_while_ari_is_lost_come_by_the_media(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Press a key."), Say("Thanks."))) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        await it.ari.drop_connection()
+        await trio.sleep(0.1)
+        channel.press("4")  # nobody is told
+        caller.press("4")
+        await trio.sleep(1)
+        for source in (channel, caller):
+            source.press("2")
+        event = await it.model.wait_for("conversation.item.create")
+        assert event["item"]["content"][0]["text"] == "(The caller pressed these keys: 4 2)"
+        channel.hang_up()
+        await it.ended()
+
+
 async def test_tools_of_the_application_run_and_the_model_goes_on(autojump_clock: MockClock) -> None:
     async def weather(arguments: Mapping[str, Any]) -> object:
         await trio.sleep(0.5)
