@@ -136,9 +136,11 @@ class AriApp:
                 # An answer of a shape that we do not know (a proxy's page, another version) must not end all calls.
                 logger.exception("ARI: looking for leftovers failed")
             self._settled.set()
-            soon = taken.is_set() or self._others_since < math.inf
-            with trio.move_on_after(_DEAF_SWEEP_S if soon else _SWEEP_S):
-                await (trio.sleep_forever() if soon else taken.wait())
+            if taken.is_set() or self._others_since < math.inf:
+                await trio.sleep(_DEAF_SWEEP_S)
+            else:
+                with trio.move_on_after(_SWEEP_S):
+                    await taken.wait()
 
     async def _learn_version(self, text: str) -> None:
         """Choose what suits this Asterisk, and tell once what it is and what there is to know. Raises `ControlError`."""

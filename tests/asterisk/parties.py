@@ -55,6 +55,8 @@ class Parties:
     model: Program
     exchange: Exchange
     app: str
+    model_port: int
+    drained: bool = False  # the test itself has ended the bridge
     held: list[Held] = field(default_factory=list)
 
     # Calling
@@ -156,8 +158,16 @@ class Parties:
 
     def steps(self, held: Held) -> list[str]:
         """The dialplan's steps of this caller, `after-agent` with the reason."""
-        steps = [step for step in self.line.steps() if step.linked_id == held.channel_id]
+        return self._steps(held.channel_id)
+
+    def _steps(self, channel_id: str) -> list[str]:
+        steps = [step for step in self.line.steps() if step.linked_id == channel_id]
         return [f"{step.name} {step.reason}" if step.name == "after-agent" else step.name for step in steps]
+
+    async def steps_of(self, channel_id: str, step: str) -> list[str]:
+        """The steps of a caller who is held in no phase, once this one is among them."""
+        await until(lambda: step in self._steps(channel_id), 10, lambda: f"{step} in {self._steps(channel_id)}")
+        return self._steps(channel_id)
 
     async def reaches(self, held: Held, step: str, within_s: float = 10.0) -> list[str]:
         """Its steps, once this one is among them."""
@@ -235,7 +245,7 @@ def settings_of(
     url = f"ws://127.0.0.1:{ari_port}" if ari_port else exchange.url
     return (
         f'[server]\naudiosocket_port = {media_port}\nlog_format = "json"\nmax_lateness_ms = 0\nhealth_address = ""\n'
-        f"{server}\n"
+        f'control_address = ""\n{server}\n'
         f'[asterisk]\nurl = "{url}"\napp = "{app}"\npassword = "bridge"\nmedia_address = "127.0.0.1:{media_port}"\n'
         f'[realtime]\nurl = "ws://127.0.0.1:{model_port}/v1/realtime"\napi_key = "test-key"\n'
         f"[limits]\n{limits}\n{agents}"
@@ -258,7 +268,7 @@ async def parties(
         async with trio.open_nursery() as nursery:
             # The model is another process; this one only has no connections.
             line = Line(nursery, RealtimeServer(), "slin16", media_port, test_id, app, exchange=exchange)
-            it = Parties(line, bridge, model, exchange, app)
+            it = Parties(line, bridge, model, exchange, app, model_port)
             try:
                 async with trio.open_nursery() as starting:
                     starting.start_soon(model.start)
@@ -266,9 +276,10 @@ async def parties(
                 at_rest = await it.holds()
                 yield it
                 await it.hang_up_all()
-                await it.comes_to_rest(at_rest)
-                bridge.signal(signal.SIGTERM)
-                assert await bridge.ends(5) == 0
+                if not it.drained:
+                    await it.comes_to_rest(at_rest)
+                    bridge.signal(signal.SIGTERM)
+                    assert await bridge.ends(5) == 0
                 await nothing_left(line)
                 troubles = [told for told in bridge.told() if "defect" in told["event"] or "traceback" in told]
                 assert not troubles, troubles

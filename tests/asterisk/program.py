@@ -22,7 +22,7 @@ class Program:
 
     def __init__(self, name: str, folder: Path, command: Sequence[str], ready: str) -> None:
         self.name, self._command, self._ready = name, [sys.executable, *command], ready
-        self._folder = folder
+        self.folder = folder
         self._log = folder / f"{name}.log"
         self._read, self._told = 0, list[dict[str, Any]]()
         self.popen: subprocess.Popen[bytes] | None = None
@@ -42,7 +42,7 @@ class Program:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                cwd=self._folder,
+                cwd=self.folder,
                 env=inherited | {"PYTHONPATH": path},
             )
 
@@ -96,5 +96,6 @@ class Program:
         return popen.returncode
 
     def remove(self) -> None:
-        if self.popen is not None and self.popen.poll() is None:
+        """Gone, whatever it was."""
+        if self.popen is not None:
             self.kill()
