@@ -133,6 +133,10 @@ class AudioSocketLeg:
                         return self._format
             self.send_audio_nowait(SLIN.silence)
 
+    @property
+    def audio_received(self) -> tuple[int, int]:
+        return self.frames_received, self.bytes_received
+
     def receive_nowait(self) -> list[LegEvent]:
         if self._error is not None:
             raise self._error

@@ -70,6 +70,7 @@ from bridge.leg import (
     ControlRecordingFailed,
     LegEvent,
 )
+from bridge.line_rate import LineRate
 from bridge.live_call import LiveCall
 from bridge.media_clock import PHASES, MediaClock, NextFrame
 from bridge.model_sessions import ModelSessions
@@ -144,6 +145,7 @@ class _Call:
         self._uplink = Uplink(lambda heard_at: self.record.uplink_ms.add(trio.current_time() - heard_at))
         self._audio = UplinkAudio(self._uplink, services.realtime.append_ms)
         self._first_audio = trio.Event()
+        self._line_rate = LineRate(self._format.bytes_per_ms)
         self._spoke_at = -math.inf
         self._tick_at = trio.current_time() + TICK_S
         self._scope = trio.CancelScope()
@@ -376,6 +378,8 @@ class _Call:
         """On the clock: what depends on time alone. A task that slept would cost 7 us per 20 ms (`bench`, 100 calls)."""
         self._apply(self._conversation.tick(now))
         self._model.check(now)
+        if trouble := self._line_rate.check(*self._leg.audio_received, now):
+            _log.warning("media_format_suspect", extra={"facts": {"detail": trouble}})
         silent = now - self._audio.heard_at >= self._limits.media_silent_s
         if self._model.listening and silent and not self._conversation.on_hold:
             self._ending.declare(

@@ -194,6 +194,10 @@ class _RecordedLine:
         self.send_audio_nowait, self.clear_audio_nowait = leg.send_audio_nowait, leg.clear_audio_nowait
         self.close = leg.close
 
+    @property
+    def audio_received(self) -> tuple[int, int]:
+        return self._leg.audio_received
+
     def receive_nowait(self) -> list[LegEvent]:
         """What the caller has done, before anything is made of it: at the line's own rate."""
         events = self._leg.receive_nowait()

@@ -152,6 +152,8 @@ class _SilentLeg:
     format = PcmFormat(8000)
     descriptor = None
 
+    audio_received = (0, 0)
+
     def receive_nowait(self) -> list[LegEvent]:
         return []
 

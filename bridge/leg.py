@@ -57,6 +57,11 @@ class CallerLeg(Protocol):
         none, ask now and then. It stays the same until `close`."""
         ...
 
+    @property
+    def audio_received(self) -> tuple[int, int]:
+        """How many frames of audio have come so far, and how many bytes of audio."""
+        ...
+
     def receive_nowait(self) -> list[LegEvent]:
         """Everything that the caller has done since the last call, in order; often nothing. `CallerLeft` comes once.
 

@@ -750,3 +750,19 @@ async def test_a_transfer_waits_for_the_last_word_too(autojump_clock: MockClock)
         ended_at = trio.current_time()
         last_word_at = [at for at, pcm in caller.heard_frames if speech_of(pcm, 16000)][-1] + 0.020
         assert 0.15 < ended_at - last_word_at < 0.3
+
+
+async def test_g711_that_is_labelled_slin_is_told_of_and_the_call_goes_on(autojump_clock: MockClock) -> None:
+    """Field report 5: an Asterisk that was not told the codec."""
+    async with house(Script.of(Say("Hello.", ms=6000))) as it:
+        stream = it.media.connect()
+        await stream.send_all(encode(Kind.UUID, uuid4().bytes))
+        for _ in range(300):
+            await stream.send_all(encode(Kind.SLIN, b"\x7f" * 160))
+            await trio.sleep(0.02)
+        told = await it.hears_of("media_format_suspect")
+        assert "G.711 that is labelled slin" in told["detail"]
+        assert len(it.told("media_format_suspect")) == 1
+        assert not it.told("call_ended")
+        await stream.aclose()
+        await it.ended()

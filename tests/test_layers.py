@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "playout",
                 "realtime",
                 "ending",
+                "line_rate",
                 "prices",
                 "usage",
                 "tool_schema",

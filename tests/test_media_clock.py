@@ -44,6 +44,8 @@ class Leg:
         self.reads: list[float] = []
         self.error: Exception | None = None
 
+    audio_received = (0, 0)
+
     def receive_nowait(self) -> list[LegEvent]:
         self.reads.append(trio.current_time())
         if self.error is not None:
