@@ -13,15 +13,31 @@ say "ruff, mypy --strict"
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 
+other=$(scripts/newest_other_python.sh "$python")
+log=build/tests-other-python.log
+if [[ -n $other ]]; then
+    folder=.venv-$("$other" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    make --no-print-directory venv PYTHON="$other" VENV="$folder"
+    mkdir -p build
+    # Beside the first: each takes one core, and time is virtual in them.
+    "$folder/bin/python" -m pytest -q -p no:cacheprovider >"$log" 2>&1 &
+    beside=$!
+    trap 'kill "$beside" 2>/dev/null || true' EXIT
+fi
+
 say "tests on $($python --version): tables, bytes and whole calls in virtual time"
 $python -m pytest -q
 
-other=$(scripts/newest_other_python.sh "$python")
 if [[ -n $other ]]; then
     say "the same on $("$other" --version)"
-    folder=.venv-$("$other" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    make --no-print-directory venv PYTHON="$other" VENV="$folder"
-    "$folder/bin/python" -m pytest -q
+    status=0
+    wait "$beside" || status=$?
+    trap - EXIT
+    if ((status)); then
+        cat "$log"
+        exit "$status"
+    fi
+    tail -n 1 "$log"
 else
     say "no other Python here: the tests ran on one"
 fi
