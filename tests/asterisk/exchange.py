@@ -101,5 +101,5 @@ def _parsed(line: str) -> Step | None:
 
 
 SHARED = Exchange()
-ari, ari_bytes, command = SHARED.ari, SHARED.ari_bytes, SHARED.command
+ari, command = SHARED.ari, SHARED.command
 steps_size, steps_since = SHARED.steps_size, SHARED.steps_since
