@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from bridge.live_call import LiveCall
 from bridge.recording_file import RecordingFile
+from simulators.ari_server import Callee
 from simulators.caller import Caller
 from simulators.model_script import Call, Pace, Say, Script
 
@@ -464,6 +465,32 @@ async def test_a_transfer_ends_the_recording_with_the_agents_part(autojump_clock
         assert voice_heard(caller) in right
         assert record["recording"]["state"] == "ended"
         assert channel.dialplan is not None
+
+
+@pytest.mark.parametrize("by", ["bridge", "asterisk"])
+async def test_what_a_colleague_and_the_caller_say_without_the_agent_is_not_recorded(
+    autojump_clock: MockClock, tmp_path: Path, by: str
+) -> None:
+    desk = '[agents.default.transfers.desk]\nendpoint = "PJSIP/600"\n'
+    script = Script.of([Call("transfer_call", {"destination": "desk"})], Say("I am connecting you.", ms=300))
+    async with house(script, settings=settings(tmp_path, by=by) + desk) as it:
+        it.ari.callees["PJSIP/600"] = Callee(after_s=7.0)
+        channel, caller = await it.stasis_call()
+        record = await it.ended()
+        assert record["reason"] == "transferred"
+        recording = record["recording"]
+        assert (recording["state"], recording["error"]) == ("ended", "")
+        assert recording["length_ms"] > 7000, "the agent's part, with the ringing"
+        await trio.sleep(10)
+        assert channel.in_stasis, "the two still talk"
+        if by == "asterisk":
+            asterisks = it.ari.recordings["1001-Alice"]
+            assert asterisks.ended_at is not None
+            assert abs((asterisks.ended_at - asterisks.began_at) * 1000 - recording["length_ms"]) <= 20
+        else:
+            assert voice_heard(caller)[-6400:] in channels(recording["file"])[1]
+            assert len(channels(recording["file"])[1]) // 32 == recording["length_ms"]
+        channel.hang_up()
 
 
 # By Asterisk ------------------------------------------------------------------------------------------------------------
