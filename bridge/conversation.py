@@ -12,6 +12,8 @@
     session lost        another session, which is told what was said; what was owed is asked again -> LISTENING
     tick                silence, duration   stall watchdog       stall watchdog    goodbye limit
 
+ANNOUNCING (`handover`): the agent says what belongs to a transfer and hears nobody; then CLOSING, or back to LISTENING.
+
 Every method takes `now` (seconds of any monotonic clock) and returns the commands to carry out, in order. `RESPONDING`
 means that the server generates; whether the caller *hears* something is the playout's knowledge, and usually outlasts it
 by seconds. The server cancels by itself when the caller speaks (`interrupt_response`), but it never truncates on a
