@@ -1,7 +1,7 @@
 """Whether a caller could be sent to a destination: asked of Asterisk before the caller is told of it.
 
     to        DIALPLAN_EXISTS; with `queue` QUEUE_EXISTS, QUEUE_MEMBER, QUEUE_WAITING_COUNT; with `mailbox` VM_INFO
-    endpoint  GET endpoints and deviceStates for PJSIP; DIALPLAN_EXISTS for Local
+    endpoint  GET endpoints and DEVICE_STATE for PJSIP; DIALPLAN_EXISTS for Local
     sip       nothing can be known
 
 The functions are evaluated on the caller's channel. One that is not loaded tells nothing (500), and forbids nothing.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bridge.ari")
 
-# What `GET endpoints` and `GET deviceStates` say of somebody who can not be called now.
+# What `GET endpoints` and DEVICE_STATE say of somebody who can not be called now.
 _OFFLINE = frozenset({"offline"})
 _NOT_NOW = {"UNAVAILABLE": "is not registered now", "INVALID": "is not known to Asterisk", "BUSY": "is busy"}
 
@@ -81,8 +81,10 @@ async def _endpoint(app: AriApp, control: ChannelControl, endpoint: str) -> str:
     if "@" in whole or slash:
         return ""  # a trunk: whether its lines are busy says nothing about who is called
     try:
-        device = str((await app.request("GET", f"deviceStates/PJSIP%2F{name}"))["state"])
-    except ControlRefused:
+        device = await _evaluate(app, control.channel_id, f"DEVICE_STATE(PJSIP/{name})")
+    except ControlRefused as error:
+        if error.status == 404:
+            raise
         return ""
     if why := _NOT_NOW.get(device):
         raise ControlRefused(f"PJSIP/{name} {why}", status=422)

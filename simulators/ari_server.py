@@ -365,9 +365,6 @@ class AriServer:
                 self._remove_channel(self._bridge(bridge_id), query["channel"])
             case "GET", ["endpoints", "PJSIP", name]:
                 return 200, self._callee(name).json(name)
-            case "GET", ["deviceStates", device]:
-                name = device.removeprefix("PJSIP%2F")
-                return 200, {"name": f"PJSIP/{name}", "state": self._callee(name).device}
             case "POST", ["channels", "create"]:
                 return 200, self._create(query)
             case "POST", ["channels", channel_id, "dial"]:
@@ -553,6 +550,9 @@ class AriServer:
                 _refuse(500, "Unable to read provided function")
             place = variable.removeprefix("DIALPLAN_EXISTS(").removesuffix(")").split(",")
             return "1" if tuple(place) in self.dialplan else "0"
+        if variable.startswith("DEVICE_STATE("):
+            callee = self.callees.get(variable.removeprefix("DEVICE_STATE(").removesuffix(")"))
+            return callee.device if callee is not None else "INVALID"
         if variable in self.functions:
             return self.functions[variable]
         if variable not in channel.variables:
