@@ -121,7 +121,9 @@ class Line:
 
     # Calling
 
-    async def phone(self, extension: str = "100", *, rate_hz: int = 16000, **variables: str) -> Phone:
+    async def phone(
+        self, extension: str = "100", *, context: str = "phones", rate_hz: int = 16000, **variables: str
+    ) -> Phone:
         """A caller whose leg is live audio in this process; Asterisk takes it as answered from the start."""
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         async with listener:
@@ -129,7 +131,7 @@ class Line:
             self.marks.add(f":{port}")
             codec = {8000: "slin", 16000: "slin16", 24000: "slin24"}[rate_hz]
             endpoint = f"AudioSocket/127.0.0.1:{port}/{uuid4()}/c({codec})"
-            channel_id = await self._originate(endpoint, extension, "phones", codec, **variables)
+            channel_id = await self._originate(endpoint, extension, context, codec, **variables)
             caller = await Caller.answer(await listener.accept(), rate_hz=rate_hz)
         phone = Phone(caller, channel_id)
         self.phones.append(phone)
