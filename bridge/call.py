@@ -455,7 +455,7 @@ class _Call:
                 case Notice(event=event, facts=facts):
                     self._count(event, facts)
                     if self._recording is not None:
-                        self._recording.noticed(event)
+                        self._recording.noticed(event, facts)
                     self._live.noticed(command)
                     telemetry.notice(event, facts)
                 case RunTool():

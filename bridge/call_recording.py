@@ -20,7 +20,7 @@ from bridge.audio import PcmFormat
 from bridge.errors import BridgeError, ControlError
 from bridge.leg import CallControl, CallerAudio, CallerLeg, LegEvent
 from bridge.media_clock import NextFrame
-from bridge.recording import SUFFIX, Recording, file_name
+from bridge.recording import SUFFIX, Recording, file_name, says
 from bridge.recording_file import RecordingFile
 from bridge.recording_state import RecordingLife, RecordingState, RecordingStep
 from bridge.stereo_track import Piece, Side, StereoTrack
@@ -89,6 +89,7 @@ class CallRecording:
         self._woken = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._begun = False
+        self._notice_said: bool | None = None  # in its words, by the transcript of the agent's first turn
         self._collecting = False  # digits, for `collect_digits`
         self._error = ""
 
@@ -108,8 +109,8 @@ class CallRecording:
         """This holder needs no pause any more."""
         self._do(self._life.resume(holder))
 
-    def noticed(self, event: str) -> None:
-        """The bridge tells of something: digits that are secret are not to be heard in a recording either."""
+    def noticed(self, event: str, facts: Mapping[str, object]) -> None:
+        """The bridge tells of something. Digits that are secret are not to be heard in a recording either."""
         match event:
             case "secure_begins":
                 self.pause("secure digits")
@@ -117,6 +118,10 @@ class CallRecording:
                 self.resume("secure digits")
             case "collecting_digits" | "digits_collected":
                 self._collecting = event == "collecting_digits"
+            case "agent_said" if self._settings.consent and self._notice_said is None:
+                self._notice_said = says(str(facts.get("text", "")), self._settings.consent)
+                if not self._notice_said:
+                    _log.warning("the agent said something else than the words of recording.consent")
 
     def declines(self, digit: str) -> bool:
         """Whether this key declines the recording; then what there is of it is deleted. While digits are collected, while
@@ -157,6 +162,7 @@ class CallRecording:
     def facts(self) -> dict[str, object]:
         """For the call's record, complete when `run` has returned. `file` is empty where nothing is left."""
         kept = self._begun and (self._life.state is not RecordingState.DECLINED or bool(self._error))
+        notice: dict[str, object] = {"notice_said": bool(self._notice_said)} if self._settings.consent else {}
         return {
             "by": self.by,
             "state": self._life.state.value,
@@ -164,7 +170,7 @@ class CallRecording:
             "length_ms": self._length_ms() if kept else 0,
             "lost_ms": self._lost_ms(),
             "error": self._error,
-        }
+        } | notice
 
     def _do(self, steps: list[RecordingStep]) -> None:
         if steps:

@@ -69,6 +69,12 @@ def opening(recording: Recording, greeting: str) -> str:
     return f"{notice}\n\nThen, in the same answer: {greeting}" if greeting else notice
 
 
+def says(text: str, notice: str) -> bool:
+    """Whether the words of `notice` stand in `text`, whatever stands between words."""
+    spoken, wanted = (" ".join(re.findall(r"\w+", it.lower())) for it in (text, notice))
+    return f" {wanted} " in f" {spoken} "
+
+
 def file_name(template: str, facts: Mapping[str, str]) -> str:
     """The file of one call. What callers bring along (their names) can not leave the folder, nor make one."""
     return _FIELD.sub(lambda found: harmless(facts[found[1]]) if found[1] in FIELDS else found[0], template)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import wave
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from house import FAST, RATES_HZ, House, house
 from talking import loud, say, voice, voice_heard
 from trio.testing import MockClock
 
+from bridge.call_recording import in_thread
 from bridge.live_call import LiveCall
 from bridge.recording_file import RecordingFile
 from simulators.ari_server import Callee
@@ -177,6 +179,26 @@ async def test_the_notice_is_asked_for_first_and_is_in_the_recording(
         channel.hang_up()
         record = await it.ended()
         assert voice_heard(caller)[:64000] in channels(record["recording"]["file"])[1]
+        assert record["recording"]["notice_said"] is True
+
+
+async def test_a_notice_that_was_not_said_is_told(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with house(
+        Script.of(Say("Hello!", ms=500)), settings=settings(tmp_path, more=f'consent = "{CONSENT}"')
+    ) as it:
+        channel, _caller = await it.stasis_call()
+        await it.hears_of("the agent said something else than the words of recording.consent")
+        channel.hang_up()
+        assert (await it.ended())["recording"]["notice_said"] is False
+
+
+async def test_a_thread_that_hangs_is_left_behind(autojump_clock: MockClock) -> None:
+    assert await in_thread(lambda: 7) == 7
+    let_go = threading.Event()
+    with trio.move_on_after(1) as scope:
+        await in_thread(let_go.wait)
+    assert scope.cancelled_caught
+    let_go.set()
 
 
 async def test_without_a_greeting_the_notice_alone_is_said(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from bridge.audio import PcmFormat, interleaved
 from bridge.config import load_config
 from bridge.errors import ConfigError, RecordingError
-from bridge.recording import Recording, below, file_name, harmless, numbered, opening
+from bridge.recording import Recording, below, file_name, harmless, numbered, opening, says
 from bridge.recording_file import RecordingFile
 from bridge.recording_state import RecordingLife, RecordingState, RecordingStep
 from bridge.stereo_track import Side, StereoTrack
@@ -121,6 +121,22 @@ def test_the_notice_comes_before_the_greeting() -> None:
     assert "This call is recorded." in opening(on, "")
     assert opening(Recording(by="off", consent="This call is recorded."), "Greet.") == "Greet."
     assert opening(Recording(by="asterisk"), "Greet.") == "Greet."
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("This call is recorded. Hello!", True),
+        ("Hi! This call is recorded, how can I help?", True),
+        ("This  call -- IS recorded", True),
+        ("This call is recorded.", True),
+        ("This call is being recorded.", False),
+        ("This call is recordedly", False),
+        ("", False),
+    ],
+)
+def test_whether_the_notice_was_said(text: str, said: bool) -> None:
+    assert says(text, "This call is recorded.") is said
 
 
 # The WAV header ---------------------------------------------------------------------------------------------------------
