@@ -124,7 +124,10 @@ class Line:
     async def phone(
         self, extension: str = "100", *, context: str = "phones", rate_hz: int = 16000, **variables: str
     ) -> Phone:
-        """A caller whose leg is live audio in this process; Asterisk takes it as answered from the start."""
+        """A caller whose leg is live audio in this process; Asterisk takes it as answered from the start.
+
+        `caller_id` among the variables says who it is.
+        """
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         async with listener:
             port = listener.socket.getsockname()[1]
@@ -153,7 +156,11 @@ class Line:
         }
         body = {
             **{"endpoint": endpoint, "extension": extension, "context": context, "priority": 1, "formats": formats},
-            **{"channelId": channel_id, "callerId": "Test <1000>", "variables": inherited | variables},
+            **{
+                "channelId": channel_id,
+                "callerId": variables.pop("caller_id", "Test <1000>"),
+                "variables": inherited | variables,
+            },
         }
         if endpoint.startswith("Local/"):
             body["otherChannelId"] = f"{channel_id}-far"

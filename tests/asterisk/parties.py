@@ -35,6 +35,9 @@ from simulators.wire_audio import resampled
 # In order: before Asterisk's word has reached the bridge, before the model is there, and then as their names say.
 PHASES = ("ringing", "connecting", "greeting", "talking", "tool", "transferring", "ending")
 
+# What `phased_model` can do besides.
+OTHER_AGENTS = ("transferred", "brief", "dropped", "failing", "default")
+
 
 @dataclass
 class Held:
@@ -240,7 +243,7 @@ def settings_of(
     agents = "".join(
         f'[agents.{name}]\ninstructions = "{name} is what you are to do"\ngreeting_barge_in = "off"\n'
         f"[agents.{name}.transfers.human]\nto = '600@phones'\ndescription = 'a human'\n"
-        for name in (*PHASES, "transferred", "default")
+        for name in (*PHASES, *OTHER_AGENTS)
     )
     url = f"ws://127.0.0.1:{ari_port}" if ari_port else exchange.url
     return (

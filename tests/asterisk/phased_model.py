@@ -13,7 +13,7 @@ import sys
 
 import trio
 
-from simulators.model_script import AT_ONCE, Call, Conversation, Pace, Part, Say
+from simulators.model_script import AT_ONCE, Call, Conversation, Drop, Fail, Pace, Part, Say
 from simulators.realtime_server import RealtimeServer
 
 # Longer than any test looks on; and as long as it takes to bring everybody into place and kill somebody, and as much again.
@@ -49,6 +49,12 @@ class Phases:
                     Say("Goodbye, and thank you.", ms=WORDS_MS, pace=AT_ONCE),
                     Call("hang_up", {"reason": "all said"}),
                 ]
+            case "brief":
+                return [Say("Goodbye.", ms=200), Call("hang_up", {"reason": "all said"})]
+            case "dropped" if not any(item.role == "assistant" for item in conversation.items):
+                return [Say("Hello, this is", ms=300), Drop()]
+            case "failing":
+                return [Fail.quota()]
         return [Say("Hello.", ms=300)]
 
     def transcribe(self, pcm: bytes) -> str | None:
