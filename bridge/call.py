@@ -331,6 +331,7 @@ class _Call:
 
     async def _pick_up(self) -> None:
         """The model is ready: answer the caller, and wait for the line to carry something."""
+        self.record.model_ready_after_s = round(trio.current_time() - self._began, 4)
         await self._answer()
         with trio.move_on_after(self._limits.first_frame_s):
             await self._first_audio.wait()

@@ -223,23 +223,24 @@ class ShortCalls:
             outcome.problems.append(f"{name} ended as {reason}, and then {steps}")
 
     def _greeted_after_ms(self) -> list[float]:
-        """From the arrival of each call to the first frame of what is said to it, less what the model took for that."""
-        arrived = {
-            told["call_id"]: told["time"] for told in self._it.bridge.told("call_arrives") if told.get("caller")
-        }
-        first = dict[str, float]()
-        model_ms = dict[str, float]()
-        for told in self._it.bridge.told("agent_starts"):
-            first.setdefault(told["call_id"], told["time"])
-        for told in self._it.bridge.told("turn"):
-            if told["began"] == "prompted" and "tools_ms" not in told:
-                model_ms.setdefault(told["call_id"], told.get("create_ms", 0.0) + told.get("model_ms", 0.0))
-        resumed = {told["call_id"] for told in self._it.bridge.told("session_lost")}
-        return [
-            (first[call_id] - at) * 1000 - model_ms[call_id]
-            for call_id, at in arrived.items()
-            if call_id in first and call_id in model_ms and call_id not in resumed
-        ]
+        """From the arrival of each call to the first frame of what is said to it, less what its model took: to open the
+        session, and from the request to the first delta."""
+        told = self._it.bridge.told
+        arrived = {line["call_id"]: line["time"] for line in told("call_arrives") if line.get("caller")}
+        lost = {line["call_id"] for line in told("session_lost")}
+        asked_ms = dict[str, float]()
+        for line in told("turn"):
+            if line["began"] == "prompted" and "tools_ms" not in line:
+                asked_ms.setdefault(line["call_id"], line.get("create_ms", 0.0) + line.get("model_ms", 0.0))
+        found = []
+        for record in told("call_ended"):
+            call_id, greeted_s, ready_s = (
+                record[name] for name in ("call_id", "greeted_after_s", "model_ready_after_s")
+            )
+            if greeted_s is not None and call_id in asked_ms and call_id in arrived and call_id not in lost:
+                came_s = record["began_unix_s"] - arrived[call_id]
+                found.append((came_s + greeted_s - ready_s) * 1000 - asked_ms[call_id])
+        return found
 
 
 async def run(
