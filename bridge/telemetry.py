@@ -29,7 +29,7 @@ class CallRecord:
     """Everything that is worth keeping of one call; filled while it runs, logged once at its end.
 
     `hangup_cause` is Q.850: the caller's, or what signalling was told where we hung up; 0: none is known.
-    `model_ready_after_s` (its first session), `answered_after_s` and `greeted_after_s` (first frame) count from the media on.
+    `model_ready_after_s` (first session), `answered_after_s`, `greeted_after_s` (first frame) count from the media on.
     `usage` and `cost_usd` are the server's figures at the prices of `priced_as_of`; `cost_usd` is None when nothing could
     be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
     `recording` says who recorded, where the file is and how much it holds; empty where the agent has no recording.

@@ -23,7 +23,8 @@ def test_the_record_is_plain_json() -> None:
 RECORD = {
     "call_id": str, "agent": str, "caller": str, "media_format": str, "began_unix_s": float, "reason": str, "detail": str,
     "also": list, "completion_reason": str, "error": None, "duration_s": float, "model_ready_after_s": None,
-    "answered_after_s": None, "greeted_after_s": None, "replies": int, "model_reply_ms": dict, "bridge_reply_ms": dict, "uplink_ms": dict,
+    "answered_after_s": None, "greeted_after_s": None,
+    "replies": int, "model_reply_ms": dict, "bridge_reply_ms": dict, "uplink_ms": dict,
     "frame_lateness_ms": dict, "frames_late": int, "frames_lost": int, "audio_to_model_ms": int, "audio_dropped_ms": int,
     "audio_heard_ms": int, "interruptions": int, "underruns": int, "turns": dict, "usage": dict, "cost_usd": None,
     "priced_as_of": str, "model_reconnects": int, "longest_silence_ms": int,
