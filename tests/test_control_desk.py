@@ -156,3 +156,20 @@ async def test_a_process_that_drains_answers_the_last_dialplan_before_it_ends(au
         assert await it.ask("GET", f"/calls/{caller.call_id}/next") == (200, "hang_up,agent_hung_up")
         assert not it.told("drained")
         await it.hears_of("drained")
+
+
+@pytest.mark.parametrize("deed", ["hang_up", "transfer"])
+async def test_a_call_can_be_ended_before_it_is_answered(autojump_clock: MockClock, deed: str) -> None:
+    async with house(hello(), settings=TRANSFERS) as it:
+        it.ari.dialplan.add(("phones", "600", "1"))
+        it.model.faults.created_after_s = 6.0
+        channel, _ = await it.stasis_call()
+        await trio.sleep(0.5)
+        [call] = (await it.ask("GET", "/calls"))[1]["calls"]
+        began = trio.current_time()
+        body = {"destination": "reception"} if deed == "transfer" else None
+        assert (await it.ask("POST", f"/calls/{call['id']}/{deed}", body))[0] == 202
+        record = await it.ended()
+        assert record["reason"] == ("transferred" if deed == "transfer" else "agent_hung_up")
+        assert trio.current_time() - began < 1, record
+        assert channel.state == "Ring", "never answered"
