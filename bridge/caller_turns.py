@@ -9,16 +9,14 @@ from __future__ import annotations
 from bridge import realtime
 from bridge.accounts import Accounts
 from bridge.barge_in import Reaction
-from bridge.dialogue import EndCall, ResendAudio
-from bridge.ending import EndReason
+from bridge.call_limits import PROMPT_WAIT_S
+from bridge.dialogue import ResendAudio
 from bridge.history import Speaker
 from bridge.responses import Ask
 from bridge.talk import Talk
 
 # Speech begins before the server's VAD is sure of it: what is sent again to a new session starts this much earlier.
 SPEECH_MARGIN_S = 0.6
-# After a silence that the server told of, its own prompt begins within this time, or does not.
-PROMPT_WAIT_S = 1.0
 # Words that were over longer ago than this are no longer at hand to be sent again (`call` keeps so much audio).
 RESEND_S = 5.0
 # A turn that is committed by hand is answered when the server has said so; where it was too short nothing comes.
@@ -37,7 +35,6 @@ class CallerTurns:
         self._pressed = self._manual and bool(talk.agent.turn_detection.talk_key)
         self._talking = False  # the talk key was pressed
         self._turn_from = 0.0  # without a talk key a turn begins where the one before was sent
-        self._idle_prompts = 0
         # Turns that nobody spoke: noises, and the silences that the server answers. Their transcripts come all the same.
         self._unspoken: set[str] = set()
         self.ended_at: float | None = None
@@ -55,7 +52,7 @@ class CallerTurns:
     def speech_started(self, event: realtime.SpeechStarted, now: float) -> None:
         talk = self._talk
         talk.activity_at = now
-        self._idle_prompts = 0
+        talk.silence.broken()
         talk.history.turn(event.item_id, Speaker.CALLER)
         if self.unheard_from is None:
             self.unheard_from, self.unheard_item = now - SPEECH_MARGIN_S, ""
@@ -89,7 +86,7 @@ class CallerTurns:
         talk = self._talk
         if item_id in self._unspoken:
             # A silence. Whether the server answers it where it answers nothing else by itself is not known (3.12).
-            if talk.prompt_unwanted:
+            if now < talk.no_prompt_until:
                 return
             if talk.own_answers:
                 talk.responses.want_unless_answered(now + PROMPT_WAIT_S)
@@ -133,18 +130,9 @@ class CallerTurns:
         self._talk.commands.notice("caller_said", text=event.transcript)
         self._accounts.transcribed(event.usage)
 
-    def nothing_said(self, item_id: str) -> EndCall | None:
-        """The caller has said nothing for `idle_timeout_ms`. The server prompts for ever: the count is ours (3.12)."""
+    def nothing_said(self, item_id: str) -> None:
+        """The caller has said nothing for `idle_timeout_ms`, and the server makes a turn of it (3.12)."""
         self._unspoken.add(item_id)
-        if self._talk.collection is not None or self._talk.on_hold:
-            self._talk.prompt_unwanted = True
-            return None
-        self._idle_prompts += 1
-        if self._idle_prompts <= self._talk.limits.idle_prompts:
-            return None
-        return EndCall(
-            EndReason.CALLER_SILENT, f"nothing from the caller after {self._talk.limits.idle_prompts} prompts"
-        )
 
     def answered(self) -> None:
         """A response to what the caller said is complete: nobody needs to hear that again."""
@@ -172,7 +160,7 @@ class CallerTurns:
     def active(self, now: float) -> None:
         """The caller is there: does something else than speak."""
         self._talk.activity_at = now
-        self._idle_prompts = 0
+        self._talk.silence.broken()
 
     def key(self, digit: str, now: float) -> bool:
         """A key. False: it is none of those where a manual turn begins and ends."""

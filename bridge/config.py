@@ -21,6 +21,7 @@ import msgspec
 from bridge import mcp_servers, recording, routes
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.errors import ConfigError
+from bridge.prompt_lint import unkept_promises
 from bridge.routes import Route
 from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
@@ -127,8 +128,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     websocket_close_s: float = 2.0
     response_stall_s: float = 8.0
     caller_silent_s: float = 120.0
+    caller_silent_prompt_s: float = 20.0
     hold_s: float = 600.0
     max_duration_s: float = 1800.0
+    max_duration_warning_s: float = 60.0
     drain_s: float = 60.0
     reconnect_s: float = 20.0
     idle_prompts: int = 3
@@ -380,7 +383,10 @@ def _check(config: Config) -> None:
     )
     _check_workers(config, require)
     for name, value in msgspec.structs.asdict(config.limits).items():
-        require(value > 0, f"limits.{name}", "must be above zero")
+        if name in _MAY_BE_ZERO:
+            require(value >= 0, f"limits.{name}", "must not be negative; 0 is for never")
+        else:
+            require(value > 0, f"limits.{name}", "must be above zero")
     require(config.realtime.session_max_s >= 0, "realtime.session_max_s", "must not be negative")
     require(
         config.limits.caller_waits_s >= 1,
@@ -399,6 +405,7 @@ def _check(config: Config) -> None:
         check_agent(agent, at)
 
 
+_MAY_BE_ZERO = frozenset({"caller_silent_prompt_s", "max_duration_warning_s"})
 # A host, and what can be a port.
 _ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{16,}", re.ASCII)
@@ -457,6 +464,7 @@ def warnings_of(config: Config) -> list[str]:
     for name, agent in config.agents.items():
         at = dotted(("agents", name))
         found += check_agent(agent, at)
+        found += unkept_promises(agent, at)
         found += session_advice(session_of(agent, []), model, at)
     return found
 

@@ -32,6 +32,7 @@ from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
 from bridge.agent import Agent
 from bridge.barge_in import Reaction
+from bridge.call_limits import CallLimits, LastWord
 from bridge.caller_keys import CallerKeys
 from bridge.caller_turns import CallerTurns
 from bridge.config import Limits
@@ -56,11 +57,6 @@ from bridge.waiting import Waiting
 
 # A server that keeps reporting internal errors without closing is not going to recover (section 4: "count, reconnect").
 MAX_SERVER_ERRORS = 5
-NEARLY_SPENT = (
-    "(From the operator, not to be read out: this call has nearly used what it may cost. Come to the point, and bring it "
-    "to a friendly end within the next one or two answers.)"
-)
-SPENT = "Say in one short sentence that you have to end the call now, and say goodbye."
 
 
 class Conversation:
@@ -96,6 +92,7 @@ class Conversation:
         self._caller = CallerTurns(self._talk, self._accounts)
         self._tools = ToolUse(self._talk, self._accounts)
         self._hold = Hold(self._talk)
+        self._call_limits = CallLimits(self._talk, self._accounts)
         self._keys = CallerKeys(self._talk, self._accounts, self._caller, self._tools)
         self._takeover = Takeover(self._talk, self._caller, self._tools)
         self._handover = Handover(self._talk, self._tools)
@@ -123,7 +120,8 @@ class Conversation:
     @property
     def wants_audio(self) -> bool:
         """Whether the caller's audio goes to the model: not while the agent takes leave, nor before the talk key."""
-        return not self._talk.leaving and not self._talk.on_hold and self._caller.wants_audio
+        listens = not self._talk.leaving or self._endgame.revocable
+        return listens and not self._talk.on_hold and self._caller.wants_audio
 
     @property
     def on_hold(self) -> bool:
@@ -211,16 +209,15 @@ class Conversation:
             case realtime.AudioDone(response_id=response_id):
                 # The response may go on for long without a sound (a tool's arguments): its last samples are due now.
                 self._speech.finish_item(response_id)
-            case realtime.SpeechStarted() as event if not self._talk.leaving:
-                self._caller.speech_started(event, now)
+            case realtime.SpeechStarted() as event if not self._talk.leaving or self._endgame.revocable:
+                self._speech_started(event, now)
             case realtime.SpeechStopped() as event:
                 if self._caller.speech_stopped(event, now, self.appended_ms):
                     self._keys.spoke(now)
             case realtime.Committed(item_id=item_id) if not self._talk.leaving:
                 self._caller.committed(item_id, now)
             case realtime.TimeoutTriggered(item_id=item_id) if not self._talk.leaving:
-                if end := self._caller.nothing_said(item_id):
-                    self._close(end, now)
+                self._nothing_said(item_id, now)
             case realtime.CallerTranscriptDelta(item_id=item_id, delta=text) if text:
                 self._caller.words(item_id, now)
             case realtime.CallerTranscript() as event:
@@ -255,6 +252,15 @@ class Conversation:
                 pass
         return self._take(now)
 
+    def _speech_started(self, event: realtime.SpeechStarted, now: float) -> None:
+        self._caller_is_back()
+        self._caller.speech_started(event, now)
+
+    def _nothing_said(self, item_id: str, now: float) -> None:
+        self._caller.nothing_said(item_id)
+        if last := self._call_limits.server_prompts(now):
+            self._wind_down(last, now)
+
     def _response_created(self, response: realtime.Response, now: float) -> None:
         talk = self._talk
         if not self._responses.created(response, now):
@@ -269,9 +275,9 @@ class Conversation:
         elif talk.barge_in.speaking and not talk.barge_in.held and talk.may_interrupt:
             # Our request crossed with the caller's first words: the server did not interrupt what had not begun (3.6).
             talk.interrupt()
-        elif talk.agent_muted or (talk.prompt_unwanted and not self._responses.asked.fields):
+        elif talk.agent_muted or (now < talk.no_prompt_until and not self._responses.asked.fields):
+            talk.no_prompt_until = 0.0
             talk.interrupt()
-        talk.prompt_unwanted = False
 
     def _audio(self, delta: realtime.AudioDelta, now: float) -> None:
         if self._responses.is_discarded(delta.response_id):
@@ -361,6 +367,7 @@ class Conversation:
 
     def caller_digit(self, digit: str, now: float) -> list[Command]:
         """A key that the caller pressed. One that ends the call does so at once: the agent is cut short for it."""
+        self._caller_is_back()
         if end := self._keys.pressed(digit, now):
             self._close_now(end, now)
         return self._take(now)
@@ -497,8 +504,12 @@ class Conversation:
         self._caller.tick(now)
         self._keys.tick(now)
         self._tools.tick(now)
-        if now - talk.started_at >= limits.max_duration_s:
-            self._end(EndReason.MAX_DURATION, f"call limit of {limits.max_duration_s:g} s reached")
+        undisturbed = self._quiet and not talk.leaving and self._endgame.last_word is None
+        limit = self._call_limits.tick(now, quiet=undisturbed)
+        if isinstance(limit, LastWord):
+            self._wind_down(limit, now)
+        if isinstance(limit, EndCall):
+            self._commands.do(limit)
         elif self._handover.overdue(now):
             self._unsaid(now)
         elif self._endgame.closing and not self._handover.speaking:
@@ -513,8 +524,6 @@ class Conversation:
         elif self._responses.stalled(now):
             text = f"no answer from the model for {limits.response_stall_s:g} s"
             self._commands.do(DropSession(EndReason.MODEL_STALLED, text))
-        elif self._quiet and now - talk.activity_at >= limits.caller_silent_s:
-            self._end(EndReason.CALLER_SILENT, f"nothing from the caller for {limits.caller_silent_s:g} s")
         else:
             self._takeover.tick(now)
         return self._take(now)
@@ -524,21 +533,35 @@ class Conversation:
         """Nobody does anything: the caller's silence counts."""
         busy = self._responses.busy or self._tools.busy or self._talk.barge_in.speaking
         talk = self._talk
-        occupied = talk.lost_at is not None or talk.collection is not None or talk.on_hold
+        occupied = talk.lost_at is not None or talk.collection is not None or talk.on_hold or talk.agent_muted
         return not busy and not occupied and self._speech.idle
 
     def _mind_the_budget(self, state: BudgetState, now: float) -> None:
-        match state:
-            case BudgetState.NEARLY_SPENT:
-                self._commands.notice("budget_nearly_spent")
-                self._talk.write(Speaker.SYSTEM, NEARLY_SPENT)
-            case BudgetState.SPENT:
-                ask = self._talk.ask(SPENT)
-                if self._endgame.wind_down(ask, EndCall(EndReason.BUDGET_SPENT, "the call's budget is spent"), now):
-                    self._commands.notice("budget_spent")
-                    self._responses.want(ask)
-            case BudgetState.OK:
-                pass
+        last = self._call_limits.budget(state)
+        if last is not None and self._wind_down(last, now):
+            self._commands.notice("budget_spent")
+
+    def _wind_down(self, last: LastWord, now: float) -> bool:
+        """The model is to say a last word, and then the call ends. False: it is ending already, or is handed over."""
+        talk = self._talk
+        ask = talk.ask(last.words)
+        if talk.leaving or not self._endgame.wind_down(ask, last.end, now, revocable=last.revocable):
+            return False
+        self._keys.stop(now)
+        if self._speech.queued_ms > self._limits.goodbye_s * 1000:
+            talk.interrupt()  # nobody would live to hear the goodbye behind that
+        self._responses.want(ask, now + last.wait_s if last.wait_s else 0.0)
+        return True
+
+    def _caller_is_back(self) -> None:
+        """The caller does something: an end for want of that is called off."""
+        last_word = self._endgame.last_word
+        if self._endgame.revoke():
+            self._commands.notice("caller_is_back")
+            if self._talk.closing:
+                self._talk.step(Step.STAY)
+            elif last_word is not None:
+                self._responses.take_back(last_word)
 
     def _fail(self, reason: EndReason, detail: str, code: str | None, now: float) -> None:
         """The model can not go on. A caller who has been answered hears so before going on elsewhere."""
@@ -580,9 +603,6 @@ class Conversation:
             self._drained(now)
         else:
             self._close(command, now)
-
-    def _end(self, reason: EndReason, detail: str) -> None:
-        self._commands.do(EndCall(reason, detail))
 
     def _take(self, now: float) -> list[Command]:
         """What to do; last of all the response that is owed, if it may be asked for now."""

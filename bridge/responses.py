@@ -90,6 +90,11 @@ class Responses:
         self._owed = None
         self.rate_limited = False
 
+    def take_back(self, ask: Ask) -> None:
+        """This is not to be said any more, if it has not been asked for yet."""
+        if self._owed is ask:
+            self._owed = None
+
     def next_request(self, now: float) -> Ask | None:
         """What to send as `response.create` now, if anything; it counts as asked for from here on."""
         if self._owed is None or self.busy or now < self._owed_from:

@@ -21,6 +21,7 @@ from bridge.history import History, Speaker, Turn, message_item
 from bridge.playout import PlayoutQueue
 from bridge.recording import opening
 from bridge.responses import Ask, Responses
+from bridge.silence import Silence
 from bridge.speech import Cut, Speech
 
 _ROLES = {Speaker.CALLER: "user", Speaker.AGENT: "assistant", Speaker.SYSTEM: "system"}
@@ -48,6 +49,8 @@ class Talk:
         self.protected = bool(first) and (agent.greeting_barge_in == "off" or first != agent.greeting)
         self.answer_later = False  # what the caller said meanwhile
         self.own_answers = self.server_interrupts = False
+        self.silence = Silence(limits.caller_silent_prompt_s, limits.idle_prompts, limits.caller_silent_s)
+        self.server_prompts = False
         self.follow(self.session)
         self.session_stands = False
         """Whether the model takes what is sent: not before the first session, nor between two."""
@@ -62,8 +65,8 @@ class Talk:
         """Why the model gets silence in the place of the caller's audio; empty: it does not."""
         self.on_hold = self.held_back = self.agent_muted = False
         """On hold, whoever wanted it; by an application, so that the agent is to say nothing; the agent is muted."""
-        self.prompt_unwanted = False
-        """The server is about to ask a silent caller whether he is there, who has a good reason to be silent."""
+        self.no_prompt_until = 0.0
+        """Until then a response that the server begins is its question whether the caller is there, and is not wanted."""
         self._items_made = 0
 
     @property
@@ -87,6 +90,7 @@ class Talk:
         detection = session.get("audio", {}).get("input", {}).get("turn_detection", ...)
         if detection is not ...:
             self.own_answers = not (detection or {}).get("create_response", detection is not None)
+            self.server_prompts = bool((detection or {}).get("idle_timeout_ms"))
             self.server_interrupts = bool((detection or {}).get("interrupt_response", detection is not None))
 
     # Saying ----------------------------------------------------------------------------------------------------------

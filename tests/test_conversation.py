@@ -50,7 +50,8 @@ class Rig:
 
     def __init__(self, agent: Agent = AGENT, limits: Limits | None = None, lag_ms: int = 0, **more: Any) -> None:
         self.playout = PlayoutQueue(WIRE, 600_000)
-        self.it = Conversation(agent, self.playout, limits or Limits(), lag_ms=lag_ms, **more)
+        limits = limits or Limits(caller_silent_prompt_s=0)
+        self.it = Conversation(agent, self.playout, limits, lag_ms=lag_ms, **more)
         self.now = 100.0
         self.it.session_update()
         self.it.connected(self.now, None)
@@ -502,7 +503,7 @@ def test_the_callers_turn_must_be_answered() -> None:
 
 
 def test_a_silent_caller_does_not_hold_the_line_but_a_speaking_agent_does() -> None:
-    rig = Rig(limits=Limits(caller_silent_s=30))
+    rig = Rig(limits=Limits(caller_silent_s=30, caller_silent_prompt_s=0))
     rig.greeted()
     assert acts(rig.it.tick(rig.now + 29)) == []
     assert [it.reason for it in acts(rig.it.tick(rig.now + 30)) if isinstance(it, EndCall)] == [
@@ -517,9 +518,55 @@ def test_a_silent_caller_does_not_hold_the_line_but_a_speaking_agent_does() -> N
 
 def test_no_call_lasts_for_ever() -> None:
     rig = Rig(limits=Limits(max_duration_s=60)).greeted()
-    rig.created()
-    (end,) = acts(rig.it.tick(rig.now + 61))
+    began = rig.it._talk.started_at
+    assert began is not None
+    (goodbye,) = sent(rig.it.tick(began + 60))
+    assert "say goodbye" in goodbye["response"]["instructions"]
+    rig.now = began + 60
+    rig.created("R1")
+    rig.delta(100)
+    rig.done("R1")
+    (end,) = acts(rig.play(140))
     assert isinstance(end, EndCall)
+    assert end.reason is EndReason.MAX_DURATION
+
+
+def test_the_longest_call_ends_whatever_the_model_does() -> None:
+    rig = Rig(limits=Limits(max_duration_s=60, goodbye_s=10, response_stall_s=100)).greeted()
+    began = rig.it._talk.started_at
+    assert began is not None
+    rig.created()
+    for second in range(60, 80):
+        assert [it for it in acts(rig.it.tick(began + second)) if isinstance(it, EndCall)] == []
+    (end,) = acts(rig.it.tick(began + 80))
+    assert isinstance(end, EndCall)
+    assert end.reason is EndReason.MAX_DURATION
+
+
+def test_what_nobody_would_live_to_hear_makes_way_for_the_goodbye() -> None:
+    rig = Rig(limits=Limits(max_duration_s=60)).greeted()
+    began = rig.it._talk.started_at
+    assert began is not None
+    rig.created()
+    rig.delta(60_000)
+    rig.done()
+    rig.play(2000)
+    assert types(rig.it.tick(began + 60)) == ["conversation.item.truncate", "response.create"]
+
+
+@pytest.mark.parametrize(("warning_s", "at_s"), [(20.0, 40.0), (0.0, None), (60.0, None)])
+def test_the_agent_is_warned_before_the_longest_call_ends(warning_s: float, at_s: float | None) -> None:
+    limits = Limits(max_duration_s=60, max_duration_warning_s=warning_s, caller_silent_prompt_s=0)
+    rig = Rig(limits=limits).greeted()
+    began = rig.it._talk.started_at
+    assert began is not None
+    told = [
+        (second, event["item"]["content"][0]["text"])
+        for second in range(60)
+        for event in sent(rig.it.tick(began + second))
+    ]
+    assert [second for second, _ in told] == ([at_s] if at_s else [])
+    assert all("in 20 seconds" in text for _, text in told)
 
 
 def test_keys_are_told_together_after_a_pause() -> None:
@@ -626,7 +673,8 @@ def test_no_goodbye_lasts_longer_than_the_longest_call() -> None:
     rig.created()
     rig.delta(100_000)
     rig.done(output=[call("hang_up")])
-    assert [it.reason for it in acts(rig.it.tick(rig.now + 61)) if isinstance(it, EndCall)] == [
+    assert acts(rig.it.tick(rig.now + 61)) == [], "it is a goodbye"
+    assert [it.reason for it in acts(rig.it.tick(rig.now + 81)) if isinstance(it, EndCall)] == [
         EndReason.MAX_DURATION
     ]
 

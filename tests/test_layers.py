@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
         )
         | {"session", "session_schema", "session_flat", "session_advice"}
-        | {"keys", "collect", "hangup_cause", "recording"},
+        | {"keys", "collect", "hangup_cause", "prompt_lint", "recording"},
     ),
     (
         "protocols",
@@ -71,6 +71,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "caller_turns",
                 "caller_keys",
                 "collecting",
+                "silence",
+                "call_limits",
                 "hold",
                 "tool_use",
                 "uplink_audio",

@@ -73,7 +73,7 @@ async def test_idle_prompts_with_own_answers_are_one_each(autojump_clock: MockCl
         await it.stasis_call()
         record = await it.ended()
         assert record["reason"] == "caller_silent"
-        assert [facts["text"] for facts in it.told("agent_said")] == ["Hello!", "1", "2"]
+        assert [facts["text"] for facts in it.told("agent_said")] == ["Hello!", "1", "2", "4"], "3 was one too many"
 
 
 async def test_a_call_beside_the_dialogue_is_not_carried_out(autojump_clock: MockClock) -> None:

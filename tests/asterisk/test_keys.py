@@ -167,3 +167,19 @@ async def test_the_callers_cause_is_in_the_record() -> None:
         await phone.caller.hang_up()
         record = await it.ended()
         assert record["reason"] == "caller_hung_up"
+
+
+async def test_a_silent_caller_is_asked_and_told_goodbye() -> None:
+    """For real: the audio of a line that is silent and does not stop."""
+    words = ("Hello!", "Are you there?", "Goodbye.")
+    script = Script.of(*[Say(text, ms=300) for text in words])
+    overrides = {"limits.caller_silent_prompt_s": "2", "limits.idle_prompts": "1"}
+    async with line(script, overrides=overrides) as it:
+        await it.test_caller()
+        record = await it.ended()
+        assert (record["reason"], record["hangup_cause"]) == ("caller_silent", 16)
+        assert [told.facts["text"] for told in it.told("agent_said")] == list(words)
+        asked, stopped = it.told("silence_prompt")[0].at_s, it.told("agent_stops")[0].at_s
+        print(f"asked {asked - stopped:.2f} s after the last word")
+        assert 1.9 <= asked - stopped <= 2.5
+        assert (await it.reaches("hung-up"))[-1].reason == "caller_silent"
