@@ -182,4 +182,4 @@ async def test_a_silent_caller_is_asked_and_told_goodbye() -> None:
         asked, stopped = it.told("silence_prompt")[0].at_s, it.told("agent_stops")[0].at_s
         print(f"asked {asked - stopped:.2f} s after the last word")
         assert 1.9 <= asked - stopped <= 2.5
-        assert (await it.reaches("hung-up"))[-1].reason == "caller_silent"
+        assert "caller_silent" in [step.reason for step in await it.reaches("hung-up")]
