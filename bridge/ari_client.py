@@ -6,8 +6,9 @@
          |- _choose        are requests taken on this websocket (`ari_rest`), or must they go by HTTP (`ari_http`)?
          `- on_connected   then, the app's own work with this connection (resynchronization)
 
-Releases before 20.14, 21.9 and 22.4 read requests from the websocket and drop them without a word.
-By HTTP all else is the same to whoever asks.
+Releases before 20.14, 21.9 and 22.4 read requests from the websocket and drop them without a word. Where both ways are
+open the websocket is the faster one: StasisStart to bridged media in 8.3 ms, by HTTP in 15.7 (22.10.1, medians of 11 calls
+at a load of 6 on 2 cores; at a load of 8 it was 15 and 28).
 
 Measured on 22.10.1: an event may overtake the answer to the request that caused it (StasisEnd before the answer to
 `continue`). A socket that was replaced by another process's stays open and still serves requests, but gets no events,

@@ -18,6 +18,7 @@ import trio
 
 from bridge.ari_client import AriClient, Message
 from bridge.asterisk_version import WIDEBAND, parse
+from bridge.audiosocket import Kind, encode
 from bridge.config import Asterisk, RequestsChoice
 from simulators.ari_server import HUNG_UP, AriServer, FakeChannel
 
@@ -79,11 +80,15 @@ class RealExchange:
 
     async def serve_media(self, stream: trio.SocketStream) -> None:
         self._media.append(stream)
-        with trio.move_on_after(30), suppress(trio.ClosedResourceError):
+        with trio.move_on_after(30):
             header = await stream.receive_some(19)
             self.media_arrived.append(UUID(bytes=bytes(header[3:19])))
-            while await stream.receive_some(4096):
-                pass
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_send_silence, stream)
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    while await stream.receive_some(4096):
+                        pass
+                nursery.cancel_scope.cancel()
 
     async def place_call(self) -> str:
         self._far_id, caller_id = f"far-{uuid4()}", f"caller-{uuid4()}"
@@ -121,6 +126,14 @@ class RealExchange:
 
     async def far_end_hangs_up(self) -> None:
         await self._far.request("DELETE", f"channels/{self._far_id}", reason="normal")
+
+
+async def _send_silence(stream: trio.SocketStream) -> None:
+    """Without it Asterisk's thread that reads would hold the channel, and answers took seconds (#2089)."""
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while True:
+            await stream.send_all(encode(Kind.SLIN16, bytes(640)))
+            await trio.sleep(0.02)
 
 
 @pytest.mark.parametrize("clause", contract.CONTRACT, ids=lambda clause: clause.__name__)

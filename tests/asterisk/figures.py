@@ -8,6 +8,9 @@ from statistics import median
 from typing import Any
 
 SET_UP = "set-up: StasisStart to first audible reply, without the model's time"
+BRIDGED_WEBSOCKET = "StasisStart to bridged media, requests on the websocket"
+BRIDGED_HTTP = "the same, requests by HTTP"
+BRIDGED_HTTP_FIRST = "the same, requests by HTTP, the first call"
 ANSWER = "answered after the media came"
 UPLINK_P50 = "caller to model, added by the bridge: p50 of a call"
 UPLINK_P99 = "caller to model, added by the bridge: p99 of a call"
@@ -25,6 +28,9 @@ WAITS = "a silent model: silence until the bridge's own sound, above limits.call
 
 _ORDER = (
     SET_UP,
+    BRIDGED_WEBSOCKET,
+    BRIDGED_HTTP,
+    BRIDGED_HTTP_FIRST,
     ANSWER,
     UPLINK_P50,
     UPLINK_P99,
