@@ -30,6 +30,7 @@ from bridge.config import Asterisk
 from bridge.errors import ControlUnavailable
 from bridge.nowait_io import nowait_io
 
+logger = logging.getLogger("bridge.ari")
 # It traces every request at DEBUG: today without the headers, and so our password, but that is not promised.
 logging.getLogger("httpcore").setLevel(logging.INFO)
 
@@ -40,7 +41,6 @@ _MOST_CONNECTIONS = 10
 # Asterisk closes an idle connection after 15 s (session_keep_alive; measured: 15.0). A request that is sent while it does
 # is lost, so we are first.
 _KEEP_S = 10.0
-
 
 _Request = tuple[str, str, Mapping[str, str], Mapping[str, Any] | None]
 # Parameters that name channels and bridges, and what stands in an id's place in a URI.
@@ -146,7 +146,11 @@ class HttpRequests:
         try:
             with trio.CancelScope(deadline=deadline):
                 sent.reply = await self._send(*request)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            sent.error = error
+        except Exception as error:
+            # One request that a library trips over must not end all calls.
+            logger.exception("ARI: %s %s by HTTP failed", *request[:2])
             sent.error = error
         finally:
             self._given_up.discard(sent)

@@ -287,6 +287,13 @@ async def test_a_refusal_carries_the_words_of_asterisk(autojump_clock: MockClock
             await setup.request("GET", "bridges")
 
 
+async def test_a_request_that_can_not_be_sent_harms_no_other(autojump_clock: MockClock) -> None:
+    async with running() as setup:
+        with pytest.raises(ControlUnavailable, match="URL too long"):
+            await setup.request("POST", "channels/x/variable", variable="A", value="a" * 70_000)
+        assert await setup.request("GET", "bridges") == []
+
+
 async def test_secrets_are_neither_logged_nor_told(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

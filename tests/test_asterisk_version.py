@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.asterisk_version import FACTS, UNKNOWN, WIDEBAND, Version, advice, media_format, parse, releases
-from bridge.config import FormatChoice, MediaFormat
+from bridge.asterisk_version import (
+    FACTS,
+    UNKNOWN,
+    WIDEBAND,
+    Version,
+    advice,
+    media_format,
+    parse,
+    releases,
+    requests_by,
+)
+from bridge.config import FormatChoice, MediaFormat, RequestsChoice
 
 
 @pytest.mark.parametrize(
@@ -116,3 +126,32 @@ def test_the_media_format_suits_the_version(
     assert choice.format is MediaFormat(chosen)
     assert why in choice.why
     assert bool(choice.why) is bool(why)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "answered", "chosen"),
+    [
+        ("auto", "20.13.0", None, True),
+        ("auto", "20.14.0", None, False),
+        ("auto", "21.8.0", None, True),
+        ("auto", "21.9.0", None, False),
+        ("auto", "22.3.0", None, True),
+        ("auto", "22.4.0", None, False),
+        ("auto", "23.0.0", None, False),
+        ("auto", "19.8.1", None, True),
+        ("auto", "certified/20.7-cert3", None, True),
+        ("auto", "GIT-22-ab", None, None),
+        ("auto", "GIT-22-ab", True, False),
+        ("auto", "GIT-22-ab", False, True),
+        ("auto", "", None, None),
+        ("http", "22.10.1", None, True),
+        ("websocket", "", None, False),
+        ("websocket", "20.6.0", None, False),
+    ],
+)
+def test_requests_go_by_http_where_the_websocket_takes_none(
+    wanted: RequestsChoice, text: str, answered: bool | None, chosen: bool | None
+) -> None:
+    by = requests_by(wanted, parse(text), answered=answered)
+    assert (by.http if by else None) is chosen
+    assert by is None or by.why
