@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, keys, mcp_servers, overrides, recording
+from bridge import collect, destinations, keys, mcp_servers, outbound, overrides, recording
 from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
+from bridge.outbound import Outbound
 from bridge.recording import Recording
 
 
@@ -77,6 +78,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     overridable: list[str] = []
     sounds: AgentSounds = AgentSounds()
     recording: Recording = Recording()
+    outbound: Outbound = Outbound()
     mcp: list[McpServer] = []
     session: dict[str, Any] = {}
 
@@ -124,5 +126,6 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     if agent.overridable:
         yield from overrides.problems(agent.overridable, msgspec.to_builtins(Agent()), f"{at}.overridable")
     yield from collect.problems(agent.collect, f"{at}.collect")
+    yield from outbound.problems(agent.outbound, f"{at}.outbound")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
     yield from recording.problems(agent.recording, f"{at}.recording", {*manual, *agent.keys})

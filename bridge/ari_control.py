@@ -31,7 +31,7 @@ import trio
 
 from bridge import ari_checks, ari_recording, ari_refer, asterisk_version
 from bridge.ari_client import AriClient, Channel, LiveRecording, Message, attempt, together
-from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
+from bridge.ari_dial import AMD_ARGUMENT, OUTGOING_ARGUMENT, OUTGOING_PREFIX, OutgoingChannel
 from bridge.ari_joined import Joined
 from bridge.ari_target import CONSULT_PREFIX, DialledTarget
 from bridge.asterisk_version import media_format
@@ -40,12 +40,14 @@ from bridge.destinations import DESTINATION, Destination
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 from bridge.hangup_cause import UNKNOWN
-from bridge.leg import ControlDigit, ControlEvent, ControlHold, ControlHungUp, ControlRecordingFailed
+from bridge.leg import ControlDigit, ControlEvent, ControlHold, ControlHungUp, ControlRecordingFailed, Dialled
 from bridge.recording_state import RecordingStep
 
 logger = logging.getLogger("bridge.ari")
 
 BRIDGE_PREFIX, MEDIA_PREFIX = "realtime-bridge-", "realtime-media-"
+# Whom we call, by our own doing (`ari_outgoing`); one whom a transfer calls has OUTGOING_PREFIX.
+CALL_PREFIX = "realtime-call-"
 # Events of one call that nobody has read. Full: a digit is dropped; a hang-up takes the place of the oldest digit.
 _EVENTS_SIZE = 32
 # What a lost answer or a lost event left behind is found at the latest after this long (or at the next reconnect).
@@ -178,7 +180,7 @@ class AriApp:
                 joined.event(event, self.soon)
         elif outgoing := self._outgoing.get(channel.id):
             outgoing.event(event)
-        elif channel.id.startswith(OUTGOING_PREFIX):
+        elif channel.id.startswith((OUTGOING_PREFIX, CALL_PREFIX)) and self._is_stray(channel.id, event):
             if event.type == "StasisStart":  # its call ended while Asterisk made it
                 self.soon(attempt, self.request("DELETE", f"channels/{channel.id}"))
         elif channel.id.startswith(MEDIA_PREFIX):
@@ -193,6 +195,12 @@ class AriApp:
                 self._enter(channel, event.args)
         elif control := self._callers.get(channel.id):
             control.caller_event(event)
+
+    def _is_stray(self, channel_id: str, event: Message) -> bool:
+        """Whether this channel of our own making belongs to no call any more. One that the dialplan has sent to us, after a
+        transfer, is a new call."""
+        made_here = event.type != "StasisStart" or event.args[:1] in ([OUTGOING_ARGUMENT], [AMD_ARGUMENT])
+        return made_here and channel_id not in self._callers
 
     def _on_recording(self, kind: str, recording: LiveRecording) -> None:
         media_id = recording.target_uri.replace(f"bridge:{BRIDGE_PREFIX}", MEDIA_PREFIX, 1)
@@ -238,6 +246,10 @@ class AriApp:
         """That channel is over, or somebody else's."""
         if self._outgoing.get(channel.channel_id) is channel:
             del self._outgoing[channel.channel_id]
+
+    def take_over(self, control: ChannelControl) -> None:
+        """The channel of a call that we placed was answered: its events are those of a caller from here on."""
+        self._callers[control.channel_id] = control
 
     def look_after(self, joined: Joined) -> None:
         """These two talk to each other from here on."""
@@ -289,6 +301,8 @@ class AriApp:
             if control.channel_id not in present:
                 # A caller may be listed only just after its StasisStart: ask once more, for this one.
                 await control.is_there()
+        for outgoing in list(self._outgoing.values()):
+            await outgoing.resync()
         for joined in list(self._joined):
             for gone in joined.channel_ids - present:
                 joined.left(gone, self.soon)
@@ -298,8 +312,9 @@ class AriApp:
         if clear_strangers:
             self._adopt(bridges, ours)
         together = {channel_id for joined in self._joined for channel_id in joined.channel_ids}
-        for channel_id in present - together - self._media.keys() - self._outgoing.keys() if clear_strangers else ():
-            if channel_id.startswith((MEDIA_PREFIX, OUTGOING_PREFIX)):
+        owned_channels = together | self._media.keys() | self._outgoing.keys() | self._callers.keys()
+        for channel_id in present - owned_channels if clear_strangers else ():
+            if channel_id.startswith((MEDIA_PREFIX, OUTGOING_PREFIX, CALL_PREFIX)):
                 logger.warning("ARI: hanging up the channel %s, which belongs to no call", channel_id)
                 await attempt(self.request("DELETE", f"channels/{channel_id}"))
         spoken_to = {channel for bridge in bridges if bridge["id"] in ours for channel in bridge["channels"]}
@@ -316,7 +331,7 @@ class AriApp:
         strangers = [
             channel_id
             for channel_id in sorted(present - together)
-            if not channel_id.startswith((MEDIA_PREFIX, OUTGOING_PREFIX))
+            if not channel_id.startswith((MEDIA_PREFIX, OUTGOING_PREFIX, CALL_PREFIX))
         ]
         if any(channel_id not in self._callers for channel_id in strangers):
             await trio.sleep(_STRANDED_S)
@@ -379,6 +394,7 @@ class ChannelControl:
     """
 
     has_channel = True
+    places = False
 
     def __init__(self, app: AriApp, channel: Channel, arguments: list[str]) -> None:
         self.channel_id = channel.id
@@ -387,6 +403,7 @@ class ChannelControl:
         self.arguments = arguments
         self.media_format = app.media_format
         self.bridge_id = self.media_id = ""
+        self._format = ""
         self._app = app
         self._party = channel.caller
         self._context = channel.dialplan.context
@@ -456,6 +473,7 @@ class ChannelControl:
         Raises `ControlError`, having removed what was made. Cancelled, `release` removes it.
         """
         app, config = self._app, self._app.config
+        self._format = media_format
         self.bridge_id, self.media_id = f"{BRIDGE_PREFIX}{call_id}", f"{MEDIA_PREFIX}{call_id}"
         app.expect_media(self.media_id, self)
         bridge = app.request("POST", "bridges", type="mixing", bridgeId=self.bridge_id, name=config.app)
@@ -483,14 +501,14 @@ class ChannelControl:
                 )
             raise error
 
-    async def answer(self) -> None:
+    async def answer(self) -> Dialled | None:
         """Answer the caller unless it is answered, and put caller and media into the bridge. Idempotent.
 
         Waits for the media channel, at most `request_s`. Raises `ControlError`; 400 or 404: the caller has hung up, which
         `next_event` reports too.
         """
         if self._joined:
-            return
+            return None
         with trio.move_on_after(self._app.request_s):
             await self._media_settled.wait()
         left = self._gone or self._hung_up
@@ -503,6 +521,7 @@ class ChannelControl:
         channels = f"{self.channel_id},{self.media_id}"
         await self._app.request("POST", f"bridges/{self.bridge_id}/addChannel", channel=channels)
         self._joined = True
+        return None
 
     async def transfer(self, destination: str) -> None:
         """Continue the caller at `destination`: `exten`, `exten@context` or `exten@context,priority`.
@@ -663,10 +682,7 @@ class ChannelControl:
         """
         if self._farewell is not None:
             return
-        action = FAREWELLS[reason].channel
-        if action is ChannelAction.NOTHING:
-            action = ChannelAction.CONTINUE
-        self._farewell = action, reason.value, detail, cause
+        self._farewell = self._action(FAREWELLS[reason].channel), reason.value, detail, cause
         finished = False
 
         async def dismiss() -> None:
@@ -677,6 +693,9 @@ class ChannelControl:
             await together(dismiss(), self._remove_media(), self._remove_bridge())
         finally:
             self._app.forget(self, unfinished=not finished)
+
+    def _action(self, action: ChannelAction) -> ChannelAction:
+        return ChannelAction.CONTINUE if action is ChannelAction.NOTHING else action
 
     async def finish(self) -> bool:
         """Carry out the farewell on the caller's channel. Returns whether nothing is left to do."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bridge.ari")
 
 OUTGOING_PREFIX = "realtime-out-"
+# By the first argument of Stasis() we know a channel that we have made, and one that AMD() brings back (`ari_outgoing`).
+OUTGOING_ARGUMENT, AMD_ARGUMENT = "outgoing", "amd"
 NORMAL_CLEARING = 16
 # Q.850. What is not here (no route, out of order, congestion, no such number ...) can not be reached now.
 _OUTCOME_OF_CAUSE: Mapping[int, DialOutcome] = {
@@ -47,6 +49,20 @@ _EVENTS_SIZE = 32
 _GRACE_S = 2.0
 
 
+def caller_id_of(text: str) -> tuple[str, str]:
+    """Number and name of `Name <number>`, or of a number alone."""
+    name, bracket, rest = text.partition("<")
+    if not bracket:
+        return text.strip(), ""
+    return rest.rstrip("> "), name.strip(' "')
+
+
+def shown_caller(number: str, name: str) -> dict[str, str]:
+    """The variables that make the called telephone show this: an outgoing channel's caller id is its connected line."""
+    shown = {"CONNECTEDLINE(num,i)": number, "CONNECTEDLINE(name,i)": name}
+    return {variable: value for variable, value in shown.items() if value}
+
+
 class OutgoingChannel:
     """One channel to somebody whom we call. `create`, then `dial`; `hang_up` at the end in any case, unless `let_go`.
 
@@ -63,6 +79,9 @@ class OutgoingChannel:
         self._settled = trio.Event()
         self._gone = False
         self._told_end = False
+        self._visiting = False
+        self._back: trio.Event = trio.Event()
+        self._arguments: list[str] = []
         self._refused: DialOutcome | None = None
         self._cause = 0
         self._cause_text = ""
@@ -82,7 +101,7 @@ class OutgoingChannel:
         try:
             await app.request(
                 "POST", "channels/create", endpoint=endpoint, app=app.config.app, channelId=self.channel_id,
-                appArgs="outgoing", **kind,
+                appArgs=OUTGOING_ARGUMENT, **kind,
             )  # fmt: skip
         except ControlRefused as error:
             self._gone = True
@@ -117,6 +136,36 @@ class OutgoingChannel:
         outcome = _OUTCOME_OF_CAUSE.get(self._cause, DialOutcome.UNREACHABLE)
         return Dialled(outcome, self._cause_text, self._cause)
 
+    async def visit(self, context: str, exten: str, limit_s: float) -> list[str] | None:
+        """Let the dialplan do something with it there, which brings it back by `Stasis()`: with which arguments. None: it
+        has ended meanwhile, or did not come back in time.
+
+        Raises `ControlError`. Cancelled, it stays in the dialplan until `hang_up`.
+        """
+        self._visiting, self._back = True, trio.Event()
+        try:
+            await self._app.request(
+                "POST", f"channels/{self.channel_id}/continue", context=context, extension=exten, priority="1"
+            )
+            with trio.move_on_after(limit_s):
+                await self._back.wait()
+                return None if self._gone else self._arguments
+            return None
+        finally:
+            self._visiting = False
+
+    async def resync(self) -> None:
+        """Events may have been missed: ask what became of it. Raises `ControlUnavailable`."""
+        if not self._in_stasis.is_set() or self._gone:
+            return
+        try:
+            channel = await self._app.request("GET", f"channels/{self.channel_id}")
+        except ControlRefused:
+            self._ended(0, "it ended while ARI was disconnected")
+        else:
+            if channel["state"] == "Up":
+                self._up()
+
     async def next_event(self) -> ControlEvent:
         """A key, or the hang-up, which comes once and last. Cancelling loses nothing."""
         return await self._receive.receive()
@@ -134,6 +183,11 @@ class OutgoingChannel:
         self._app.forget_outgoing(self)
 
     @property
+    def end(self) -> tuple[int, str]:
+        """Q.850 cause and Asterisk's word for its end, as far as known."""
+        return self._cause, self._cause_text
+
+    @property
     def gone(self) -> bool:
         """Whether it has ended, or left our app."""
         return self._gone
@@ -148,12 +202,14 @@ class OutgoingChannel:
     def event(self, event: Message) -> None:
         """An event of this channel. Synchronous."""
         match event.type:
+            case "StasisStart" if self._visiting:
+                self._arguments = event.args
+                self._back.set()
             case "StasisStart" if event.channel is not None:
                 self.name = event.channel.name
                 self._in_stasis.set()
             case "ChannelStateChange" if event.channel is not None and event.channel.state == "Up":
-                self.answered = True
-                self._settled.set()
+                self._up()
             case "Dial" if event.dialstatus == "PROGRESS":
                 self.early_media.set()
             case "Dial" if event.dialstatus in _OUTCOME_OF_DIALSTATUS:
@@ -165,16 +221,26 @@ class OutgoingChannel:
             case "ChannelHangupRequest" if not event.soft:
                 self._cause = self._cause or event.cause
             case "ChannelDestroyed":
-                self._gone = True
-                self._cause, self._cause_text = event.cause or self._cause, event.cause_txt
-                self._in_stasis.set()
-                self._settled.set()
-                self._tell(ControlHungUp(self._cause, event.cause_txt or "hung up"))
-            case "StasisEnd" if self.answered:
+                self._ended(event.cause, event.cause_txt)
+            case "StasisEnd" if self.answered and not self._visiting:
                 # Its ChannelDestroyed may not be told any more: it may also have been moved away.
                 self._gone = True
                 self._settled.set()
                 self._tell(ControlHungUp(self._cause, "left"))
+
+    def _up(self) -> None:
+        self.answered = True
+        self._settled.set()
+
+    def _ended(self, cause: int, text: str) -> None:
+        self._gone = True
+        if cause != NORMAL_CLEARING or not self._cause:
+            # Of a Local channel whose far end refused, this may be 16 though ChannelHangupRequest said why (1 of 15).
+            self._cause = cause or self._cause
+        self._cause_text = text
+        for settled in (self._in_stasis, self._settled, self._back):
+            settled.set()
+        self._tell(ControlHungUp(self._cause, text or "hung up"))
 
     def _tell(self, event: ControlEvent) -> None:
         if self._told_end:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.ari_client import attempt
-from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel
+from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel, caller_id_of, shown_caller
 from bridge.destinations import Destination
 from bridge.errors import ControlError, ControlUnavailable
 from bridge.leg import ControlEvent, Dialled
@@ -42,10 +42,7 @@ class DialledTarget:
     async def ring(self, music: str) -> Dialled:
         """See `leg.TransferTarget`."""
         it = self._destination
-        shown = _caller_id(it.caller_id) if it.caller_id else self._control.party
-        variables = {
-            f"CONNECTEDLINE({part},i)": value for part, value in zip(("num", "name"), shown, strict=True) if value
-        }
+        variables = shown_caller(*(caller_id_of(it.caller_id) if it.caller_id else self._control.party))
         refused = await self._channel.create(it.endpoint, originator=self._control.channel_id, variables=variables)
         if refused is not None:
             return refused
@@ -112,11 +109,3 @@ class DialledTarget:
         if self._music:
             self._music = False
             await attempt(self._app.request("DELETE", f"channels/{self._control.channel_id}/moh"))
-
-
-def _caller_id(text: str) -> tuple[str, str]:
-    """Number and name of `Name <number>`, or of a number alone."""
-    name, bracket, rest = text.partition("<")
-    if not bracket:
-        return text.strip(), ""
-    return rest.rstrip("> "), name.strip(' "')

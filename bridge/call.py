@@ -59,6 +59,7 @@ from bridge.dialogue import (
 from bridge.ending import Ending, EndReason, reason_for
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import (
+    END_OF_OUTCOME,
     CallControl,
     CallerAudio,
     CallerDigit,
@@ -68,12 +69,15 @@ from bridge.leg import (
     ControlHold,
     ControlHungUp,
     ControlRecordingFailed,
+    Dialled,
+    DialOutcome,
     LegEvent,
 )
 from bridge.line_rate import LineRate
 from bridge.live_call import LiveCall
 from bridge.media_clock import PHASES, MediaClock, NextFrame
 from bridge.model_sessions import ModelSessions
+from bridge.opening import ANSWERED, Opening
 from bridge.playout import PlayoutQueue
 from bridge.prices import PriceTable, load_prices
 from bridge.realtime_client import ConnectStream
@@ -120,20 +124,32 @@ class Services:
 
 
 async def run_call(
-    leg: CallerLeg, control: CallControl, agent_name: str, agent: Agent, services: Services
+    leg: CallerLeg,
+    control: CallControl,
+    agent_name: str,
+    agent: Agent,
+    services: Services,
+    opening: Opening = ANSWERED,
 ) -> telemetry.CallRecord:
-    """Hold one call from its first frame to its last; returns its record, which has been logged.
+    """Hold one call from its first frame to its last; returns its record, which has been logged. With `control.places` it
+    is rung first, as soon as the model is ready, and may end unanswered.
 
     Raises nothing but cancellation, and even then the caller's channel and the leg are released first (bounded by
     `limits.farewell_s`).
     """
-    call = _Call(leg, control, agent_name, agent, services)
+    call = _Call(leg, control, agent_name, agent, services, opening)
     return await call.run()
 
 
 class _Call:
     def __init__(
-        self, leg: CallerLeg, control: CallControl, agent_name: str, agent: Agent, services: Services
+        self,
+        leg: CallerLeg,
+        control: CallControl,
+        agent_name: str,
+        agent: Agent,
+        services: Services,
+        opening: Opening,
     ) -> None:
         self._leg, self._control, self._agent, self._services = leg, control, agent, services
         self._limits = services.limits
@@ -154,7 +170,9 @@ class _Call:
         self.record = telemetry.CallRecord(
             call_id=str(leg.call_id),
             agent=agent_name,
+            direction="outbound" if control.places else "inbound",
             caller=control.caller,
+            called=control.called,
             media_format=media_format_name(self._format.rate_hz),
         )
         own = [*call_tools.tools_of(agent), *services.tools.declarations()]
@@ -169,6 +187,7 @@ class _Call:
             usage=self._usage,
             turns=self.record.turns,
             model=services.realtime.model,
+            begins=opening,
         )
         self._live = LiveCall(
             call_id=self.record.call_id,
@@ -176,6 +195,7 @@ class _Call:
             agent=agent,
             caller=control.caller,
             called=control.called,
+            placed=control.places,
             conversation=self._conversation,
             apply=self._apply,
             recording_held=self._hold_recording,
@@ -325,7 +345,7 @@ class _Call:
             self._conversation.appended_ms += self._audio.offer(pcm)
 
     async def _converse(self) -> None:
-        if self._services.answer == "at_once":
+        if self._services.answer == "at_once" and not self._control.places:
             await self._answer()
         await self._model.run(self._sessions, self._pick_up)
 
@@ -342,7 +362,7 @@ class _Call:
         deadline = trio.current_time() + self._limits.ari_request_s
         while True:
             try:
-                await self._control.answer()
+                dialled = await self._control.answer()
                 break
             except ControlUnavailable:
                 if trio.current_time() >= deadline:
@@ -352,11 +372,23 @@ class _Call:
                 # Most likely the caller has just hung up: let that event tell the story, if it is on its way.
                 await trio.sleep_until(deadline)
                 raise
+        if dialled is not None:
+            await self._not_simply_answered(dialled)
         self._live.answered = True
         if self.record.answered_after_s is None:
             self.record.answered_after_s = round(trio.current_time() - self._began, 4)
             if self._recording is not None:
                 self._recording.begin()
+
+    async def _not_simply_answered(self, dialled: Dialled) -> None:
+        """Nobody answered, or no human did. Returns if the call goes on all the same."""
+        if dialled.outcome is DialOutcome.MACHINE and self._agent.outbound.machine != "hang_up":
+            telemetry.notice("machine_answers", {"detail": dialled.detail})
+            self._conversation.answered_by_machine()
+            return
+        reason = END_OF_OUTCOME[dialled.outcome]
+        self._ending.declare(reason, dialled.told)
+        await trio.sleep_forever()
 
     async def _watch_control(self) -> None:
         while True:

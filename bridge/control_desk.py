@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import trio
 
@@ -29,14 +29,27 @@ from bridge.next_step import UNKNOWN, NextSteps
 # with the caller in silence.
 ENDING_S = 1.0
 
-PlaceCallFunction = Callable[[Mapping[str, Any]], Awaitable[Page]]
-"""Places a call as the JSON object of the request says, and answers it (`http_exchange.json_page`). May raise `ConfigError`
-(answered with 400), `ControlUnavailable` (503) or another `ControlError` (502), whose text the client gets."""
+
+class PlacedCalls(Protocol):
+    """The calls that this process places (`placing`)."""
+
+    async def place_by_http(self, wanted: Mapping[str, Any]) -> Page:
+        """Place a call as the JSON object of a request says. Raises `ConfigError` (answered with 400) and
+        `ControlUnavailable` (503), whose text the client gets."""
+        ...
+
+    def view(self, call_id: str) -> dict[str, Any] | None:
+        """More of a placed call than of others, also for a while after its end. None: it is none."""
+        ...
+
+    def hang_up(self, call_id: str, reason: str) -> dict[str, Any] | None:
+        """End a placed call, whatever it is doing, and tell it as `view` does. None: it is none, or has ended."""
+        ...
 
 
 class ControlDesk:
     """`calls` and `ending` are the process's own, by call id: the running calls, and the plain ones, whose dialplan will
-    ask, each with the event of its end. `place_call` is set by whoever can."""
+    ask, each with the event of its end. `placing` is set by whoever can place calls."""
 
     def __init__(
         self, token: str, calls: Mapping[str, LiveCall], ending: Mapping[str, trio.Event], steps: NextSteps
@@ -45,7 +58,7 @@ class ControlDesk:
         self._calls = calls
         self._ending = ending
         self._steps = steps
-        self.place_call: PlaceCallFunction | None = None
+        self.placing: PlacedCalls | None = None
 
     async def answer(self, request: Request) -> Page:
         """Answer one request. Cancelled, what it asked for may have been begun."""
@@ -66,9 +79,15 @@ class ControlDesk:
             case TellNextStep(call_id=call_id):
                 return await self._next_step(call_id)
             case PlaceCall(wanted=wanted):
-                if self.place_call is None:
+                if self.placing is None:
                     return refusal(501, "this process places no calls")
-                return await self.place_call(wanted)
+                return await self.placing.place_by_http(wanted)
+            case ShowCall(call_id=call_id) if self.placing and (view := self.placing.view(call_id)):
+                return json_page(200, view)
+            case HangUpCall(call_id=call_id, reason=reason) if self.placing and (
+                view := self.placing.hang_up(call_id, reason)
+            ):
+                return json_page(202, view)
         call = self._calls.get(wish.call_id)
         if call is None:
             return no_such_call(wish.call_id)

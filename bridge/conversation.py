@@ -42,6 +42,7 @@ from bridge.handover import Handover
 from bridge.history import History, Speaker
 from bridge.hold import Hold
 from bridge.latency import CallLatency
+from bridge.opening import ANSWERED, MACHINE_ANSWERED, Opening, greet_when_spoken_to
 from bridge.playout import PlayoutQueue
 from bridge.realtime_errors import check_effective_session
 from bridge.realtime_mcp import McpEvent
@@ -79,6 +80,7 @@ class Conversation:
         usage: Usage | None = None,
         turns: CallLatency | None = None,
         model: str = "",
+        begins: Opening = ANSWERED,
     ) -> None:
         self._limits = limits
         self._talk = Talk(
@@ -101,6 +103,11 @@ class Conversation:
         self._server_errors = 0
         # Words often come before the first audio of their item, which makes the turn.
         self._early_words: dict[str, str] = {}
+        self._opening = begins
+        self._machine = False
+        self._first_word_owed = begins.callee_first
+        if begins.facts:
+            self._talk.write(Speaker.SYSTEM, begins.facts)
         self.appended_ms = 0
         """How much of the caller's audio the present session has been given: the shell counts it up."""
 
@@ -189,13 +196,35 @@ class Conversation:
 
     def media_ready(self, now: float) -> list[Command]:
         """The caller is on the line and can hear us: greet, once."""
-        talk = self._talk
-        if talk.started_at is None:
-            talk.started_at = talk.activity_at = now
-            if first := opening(talk.agent.recording, talk.agent.greeting):
-                self._accounts.clock.prompted(now)
-                self._responses.want(talk.ask(first))
+        if self._talk.started_at is None:
+            self._talk.started_at = self._talk.activity_at = now
+            self._open(now)
         return self._take(now)
+
+    def answered_by_machine(self) -> None:
+        """The call that we placed reached an answering machine; before `media_ready`."""
+        self._machine = True
+
+    def _open(self, now: float) -> None:
+        talk, begins = self._talk, self._opening
+        if self._machine and begins.message:
+            self._first_word_owed = False
+            ask = talk.ask(opening(talk.agent.recording, begins.message_words))
+            self._endgame.wind_down(ask, EndCall(EndReason.ANSWERING_MACHINE, "the message was left"), now)
+            self._accounts.clock.prompted(now)
+            self._responses.want(ask)
+            return
+        if self._machine:
+            talk.write(Speaker.SYSTEM, MACHINE_ANSWERED)
+        if not self._first_word_owed:
+            self._greet(now)
+        elif first := opening(talk.agent.recording, talk.agent.greeting):
+            talk.write(Speaker.SYSTEM, greet_when_spoken_to(first))
+
+    def _greet(self, now: float) -> None:
+        if first := opening(self._talk.agent.recording, self._talk.agent.greeting):
+            self._accounts.clock.prompted(now)
+            self._responses.want(self._talk.ask(first))
 
     # What the model says ---------------------------------------------------------------------------------------------
 
@@ -265,6 +294,7 @@ class Conversation:
         talk = self._talk
         if not self._responses.created(response, now):
             return
+        self._first_word_owed = False
         talk.step(Step.RESPONSE_CREATED)
         self._early_words.clear()
         self._tools.response_created()
@@ -524,6 +554,9 @@ class Conversation:
         elif self._responses.stalled(now):
             text = f"no answer from the model for {limits.response_stall_s:g} s"
             self._commands.do(DropSession(EndReason.MODEL_STALLED, text))
+        elif self._first_word_owed and self._quiet and now - talk.activity_at >= self._opening.wait_s:
+            self._first_word_owed = False
+            self._greet(now)
         else:
             self._takeover.tick(now)
         return self._take(now)

@@ -23,7 +23,8 @@ from bridge.toml_lines import dotted
 DESTINATION = re.compile(r"([\w*#+.-]+)(?:@([\w.-]+)(?:,(\w+))?)?", re.ASCII)
 """Where a caller can be sent in the dialplan: extension, context, priority."""
 # TECHNOLOGY/what it takes: PJSIP/600, PJSIP/600@trunk, Local/600@phones/n, PJSIP/trunk/sip:600@10.0.0.5
-_ENDPOINT = re.compile(r"[A-Za-z]\w*/[^\s&|,]+", re.ASCII)
+ENDPOINT = re.compile(r"[A-Za-z]\w*/[^\s&|,]+", re.ASCII)
+"""What Asterisk can dial, one of it."""
 _SIP = re.compile(r"(sips?:[^\s<>,;@]+@[^\s<>,@]+|tel:\+?[\d*#-]+)", re.ASCII)
 _NUMBER = "{number}"
 # Longer is no telephone number (E.164 has 15 digits), and a model can write anything.
@@ -95,7 +96,7 @@ def _rows(it: Destination) -> Iterator[tuple[bool, str, str]]:
         "must be exten, exten@context or exten@context,priority, like 600@phones",
     )
     yield (
-        not it.endpoint or _ENDPOINT.fullmatch(example.endpoint) is not None,
+        not it.endpoint or ENDPOINT.fullmatch(example.endpoint) is not None,
         "endpoint",
         "must be one TECHNOLOGY/RESOURCE, like PJSIP/600 or Local/600@phones (for several that ring together: an "
         "extension that dials them all, as Local/...)",

@@ -44,6 +44,12 @@ class EndReason(enum.StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     CONTROL_LOST = "control_lost"
     REFUSED_BUSY = "refused_busy"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    REJECTED = "rejected"
+    UNREACHABLE = "unreachable"
+    CANCELLED = "cancelled"
+    ANSWERING_MACHINE = "answering_machine"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -101,6 +107,13 @@ FAREWELLS: Mapping[EndReason, Farewell] = {
     EndReason.PROTOCOL_ERROR: Farewell(_CONTINUE, 1002, True, _C.CONNECTION_FAILURE),
     EndReason.CONTROL_LOST: Farewell(_CONTINUE, 1011, True, _C.CONNECTION_FAILURE),
     EndReason.REFUSED_BUSY: Farewell(_CONTINUE, 1013, False, _C.CONNECTION_FAILURE),
+    # Of calls that we place. Nobody is there, and no dialplan waits for an outgoing channel.
+    EndReason.BUSY: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
+    EndReason.NO_ANSWER: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
+    EndReason.REJECTED: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
+    EndReason.UNREACHABLE: Farewell(_HANG_UP, 1000, False, _C.CONNECTION_FAILURE),
+    EndReason.CANCELLED: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
+    EndReason.ANSWERING_MACHINE: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
     EndReason.INTERNAL_ERROR: Farewell(_CONTINUE, 1011, True, _C.SERVER_FAILURE),
 }
 

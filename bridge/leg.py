@@ -7,6 +7,7 @@ call without control, or the memory streams of a test. `tests/leg_contract.py` i
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -127,6 +128,19 @@ class DialOutcome(enum.StrEnum):
     REJECTED = "rejected"
     UNREACHABLE = "not reachable"
     CANCELLED = "hung up before the answer"
+    MACHINE = "answered by a machine"
+
+
+END_OF_OUTCOME: Mapping[DialOutcome, EndReason] = {
+    DialOutcome.BUSY: EndReason.BUSY,
+    DialOutcome.NO_ANSWER: EndReason.NO_ANSWER,
+    DialOutcome.REJECTED: EndReason.REJECTED,
+    DialOutcome.UNREACHABLE: EndReason.UNREACHABLE,
+    # Not by us: Asterisk says so of a Local channel whose extension there is not, too.
+    DialOutcome.CANCELLED: EndReason.UNREACHABLE,
+    DialOutcome.MACHINE: EndReason.ANSWERING_MACHINE,
+}
+"""Why a call ends whose callee did not answer himself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,11 @@ class Dialled:
     outcome: DialOutcome
     detail: str = ""
     cause: int = 0
+
+    @property
+    def told(self) -> str:
+        """For a call's record."""
+        return f"{self.detail} (cause {self.cause})".strip() if self.cause else self.detail or self.outcome.value
 
 
 class TransferTarget(Protocol):
@@ -190,8 +209,17 @@ class CallControl(Protocol):
         """The number or extension that was called, or an empty string."""
         ...
 
-    async def answer(self) -> None:
-        """Answer the caller's channel and join it with the media. Raises `ControlError`. Idempotent."""
+    @property
+    def places(self) -> bool:
+        """Whether we call, and the person on the line is the callee: `answer` then rings them."""
+        ...
+
+    async def answer(self) -> Dialled | None:
+        """Answer the caller's channel and join it with the media. Raises `ControlError`. Idempotent.
+
+        With `places` call somebody first, and return what became of it where that is not simply an answer: nobody is on
+        the line then, but with `DialOutcome.MACHINE`. Cancelled, it rings on until `release`.
+        """
         ...
 
     async def check(self, destination: Destination) -> str:

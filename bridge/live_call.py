@@ -68,6 +68,7 @@ class LiveCall:
         apply: Callable[[list[Command]], None],
         clock: Callable[[], float] = trio.current_time,
         recording_held: Callable[[bool], None] = lambda _: None,
+        placed: bool = False,
     ) -> None:  # fmt: skip
         self.call_id = call_id
         self.agent_name = agent_name
@@ -76,6 +77,8 @@ class LiveCall:
         self.manual_tools: dict[str, RunTool] = {}
         self.secure_digits: dict[str, str] = {}
         self.approve_mcp: Callable[[AskApproval], Awaitable[Approval]] | None = None
+        self.placed = placed
+        """Whether we call: the person on the line is `called`."""
         self._agent = agent
         self._conversation = conversation
         self._apply = apply
@@ -147,9 +150,16 @@ class LiveCall:
         self._recording_held(False)
 
     def hang_up(self, reason: str = "the application ended the call", *, cause: str | int = "normal") -> None:
-        """End the call when everything said so far has been heard. `cause` is what signalling is told: one of ARI's words
-        or a Q.850 number (see `hangup_cause`). Raises `ConfigError` for another one."""
-        self._ends(EndCall(EndReason.AGENT_HUNG_UP, reason, cause=cause_of(cause)))
+        """End the call when everything said so far has been heard; one that we place and nobody has answered, at once.
+        `cause` is what signalling is told: one of ARI's words or a Q.850 number (see `hangup_cause`). Raises `ConfigError`
+        for another one."""
+        unanswered = self.placed and not self.answered
+        end = EndReason.CANCELLED if unanswered else EndReason.AGENT_HUNG_UP
+        self._ends(EndCall(end, reason, cause=cause_of(cause)))
+
+    def end_for(self, reason: EndReason, detail: str) -> None:
+        """End the call for this reason when everything said so far has been heard."""
+        self._ends(EndCall(reason, detail))
 
     def press(self, keys: str) -> None:
         """Press keys towards the caller (`0`-`9`, `*`, `#`, `A`-`D`; `w`: half a second of pause). What goes wrong is told

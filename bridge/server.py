@@ -43,6 +43,7 @@ from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
 from bridge.media_clock import MediaClock
 from bridge.next_step import NextSteps
+from bridge.placing import Placing
 from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
 from bridge.switchboard import DRAINING, Expectation, NoCallControl, Switchboard
@@ -77,10 +78,12 @@ class Seams:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Told when the process can take calls. The ports are the real ones where 0 was configured; no door: 0."""
+    """Told when the process can take calls, and place some by `placing.place`. The ports are the real ones where 0 was
+    configured; no door: 0."""
 
     audiosocket_port: int
     drain: Callable[[], None]
+    placing: Placing
     control_port: int = 0
 
 
@@ -112,6 +115,10 @@ class Bridge:
         self._plain_calls: dict[str, trio.Event] = {}
         self._steps = NextSteps()
         self.desk = ControlDesk(config.server.control_token, self._services.calls, self._plain_calls, self._steps)
+        self.placing = Placing(
+            config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_placed
+        )
+        self.desk.placing = self.placing
         self._control_port = 0
 
     def drain(self) -> None:
@@ -119,6 +126,7 @@ class Bridge:
         if not self._draining.is_set():
             _log.info("draining", extra={"facts": {"calls": self.switchboard.running}})
         self.switchboard.draining = True
+        self.placing.drain()
         self._draining.set()
 
     def report(self) -> Report:
@@ -165,7 +173,7 @@ class Bridge:
                         listening.start_soon(self._listen, listeners)
                         port = _port_of(listeners)
                         self._listening = True
-                        task_status.started(Ready(port, self.drain, self._control_port))
+                        task_status.started(Ready(port, self.drain, self.placing, self._control_port))
                         _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
                         await self._draining.wait()
                         self._listening = False
@@ -248,16 +256,36 @@ class Bridge:
         )
         expectation = Expectation(call_id, control, name, agent, control.media_format)
         self.switchboard.expect(expectation)
+        await self._connect(control, expectation)
+
+    def _start_placed(self, expectation: Expectation) -> None:
+        self._calls.start_soon(self._connect_placed, expectation)
+
+    async def _connect_placed(self, expectation: Expectation) -> None:
+        """A call that we place has been admitted: it goes on like one that has come, and is rung inside `run_call`."""
+        control = expectation.control
+        assert isinstance(control, ChannelControl)
+        telemetry.call_id_of_context.set(str(expectation.call_id))
+        telemetry.notice(
+            "call_placed", {"called": control.called, "caller": control.caller, "agent": expectation.agent_name}
+        )
+        await self._connect(control, expectation)
+
+    async def _connect(self, control: ChannelControl, expectation: Expectation) -> None:
+        """Bring the media of an admitted call, or end it."""
+        call_id = expectation.call_id
         reason, detail = EndReason.SERVER_DRAINING, DRAINING
         try:
-            reason, detail = await self._bring_media(control, expectation)
+            with expectation.scope:
+                reason, detail = await self._bring_media(control, expectation)
+            reason, detail = expectation.given_up or (reason, detail)
         except Exception as error:
             _log.exception("a defect of the bridge ended this call before it began")
             reason, detail, _ = reason_for(error)
         finally:
             if self.switchboard.withdraw(call_id):
                 self.counts.end(reason)
-                await self._turn_away(call_id, name, control, reason, detail)
+                expectation.ended(await self._turn_away(call_id, expectation.agent_name, control, reason, detail))
             elif expectation.hung_up is not None:
                 # The media came at the same moment: this was for the call that has begun.
                 control.unread(expectation.hung_up)
@@ -309,15 +337,22 @@ class Bridge:
 
     async def _turn_away(
         self, call_id: UUID, agent: str, control: CallControl, reason: EndReason, detail: str
-    ) -> None:
+    ) -> telemetry.CallRecord:
         """End a call that never got as far as `run_call`; it has its record all the same."""
         with trio.move_on_after(self._config.limits.farewell_s, shield=True):
             await control.release(reason, detail)
         farewell = FAREWELLS[reason]
-        record = telemetry.CallRecord(call_id=str(call_id), agent=agent, caller=control.caller)
+        record = telemetry.CallRecord(
+            call_id=str(call_id),
+            agent=agent,
+            direction="outbound" if control.places else "inbound",
+            caller=control.caller,
+            called=control.called,
+        )
         record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
         record.error = {"code": None, "message": detail} if farewell.failure else None
         telemetry.call_ended(record, failure=farewell.failure)
+        return record
 
     # A media connection has arrived ----------------------------------------------------------------------------------
 
@@ -346,17 +381,24 @@ class Bridge:
         expectation = self.switchboard.claim(leg.call_id)
         if expectation is not None:
             leg.expect_format(PcmFormat(expectation.media_format.rate_hz))
-            with self.switchboard.slot():
-                record = await run_call(
-                    leg, expectation.control, expectation.agent_name, expectation.agent, self._services
-                )
-            self.counts.end(record.reason)
+            await self._hold(leg, expectation)
         elif self.switchboard.came_too_late(leg.call_id):
             _log.warning("media came after its call had been given up; raise limits.media_arrival_s if that is usual")
         elif not self._config.server.accept_plain_calls:
             _log.warning("unknown UUID refused; plain calls are off (server.accept_plain_calls)")
         else:
             await self._run_plain(leg)
+
+    async def _hold(self, leg: AudioSocketLeg, it: Expectation) -> None:
+        record = telemetry.CallRecord(
+            call_id=str(it.call_id), reason=EndReason.SERVER_DRAINING.value, detail=DRAINING
+        )
+        try:
+            with self.switchboard.slot():
+                record = await run_call(leg, it.control, it.agent_name, it.agent, self._services, it.opening)
+            self.counts.end(record.reason)
+        finally:
+            it.ended(record)
 
     async def _run_plain(self, leg: AudioSocketLeg) -> None:
         """A call by AudioSocket() or Dial(AudioSocket/...): nobody told us of it before its media came."""

@@ -23,7 +23,9 @@ from bridge.errors import ControlUnavailable
 from bridge.hangup_cause import UNKNOWN
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlEvent, ControlHungUp, TransferTarget
+from bridge.opening import ANSWERED, Opening
 from bridge.recording_state import RecordingStep
+from bridge.telemetry import CallRecord
 
 DRAINING = "the bridge is being stopped"
 
@@ -34,7 +36,7 @@ class NoCallControl:
     `remember` is told once what the dialplan is to do when the media ends (`next_step`); None: it can not ask us.
     """
 
-    reports_digits = has_channel = False
+    reports_digits = has_channel = places = False
     caller = ""
     called = ""
 
@@ -119,7 +121,7 @@ def _no_way(where: str, why: str) -> ControlUnavailable:
 
 @dataclass(slots=True)
 class Expectation:
-    """A call that waits for its media connection."""
+    """A call that waits for its media connection. `ended` is told its record at the end, whatever became of it."""
 
     call_id: UUID
     control: CallControl
@@ -128,6 +130,15 @@ class Expectation:
     media_format: MediaFormat
     arrived: trio.Event = field(default_factory=trio.Event)
     hung_up: ControlHungUp | None = None
+    opening: Opening = ANSWERED
+    ended: Callable[[CallRecord], None] = lambda record: None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    given_up: tuple[EndReason, str] | None = None
+
+    def give_up(self, reason: EndReason, detail: str) -> None:
+        """Stop waiting, for this reason; the first one counts."""
+        self.given_up = self.given_up or (reason, detail)
+        self.scope.cancel()
 
 
 class Switchboard:

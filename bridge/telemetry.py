@@ -37,7 +37,9 @@ class CallRecord:
 
     call_id: str
     agent: str = ""
+    direction: Literal["inbound", "outbound"] = "inbound"
     caller: str = ""
+    called: str = ""
     media_format: str = ""
     began_unix_s: float = field(default_factory=time.time)
     reason: str = ""

@@ -26,6 +26,7 @@ import trio
 from sdk_types import check_client, check_server
 
 from bridge.config import load_config
+from bridge.placed_call import PlacedCall
 from bridge.server import OnCall, Ready, Seams, serve
 from bridge.tools import ToolRegistry
 from simulators.ari_server import AriServer, FakeChannel
@@ -134,6 +135,12 @@ class House:
         while not (new := set(self._media_callers) - before):
             await self._arrival.wait()
         return channel, self._media_callers[new.pop()]
+
+    async def callee_hears(self, placed: PlacedCall) -> Caller:
+        """Asterisk's end of the media connection of a call that was placed, once that is there."""
+        while (caller := self._media_callers.get(UUID(placed.call_id))) is None:
+            await self._arrival.wait()
+        return caller
 
     async def plain_call(self, rate_hz: int = 8000) -> Caller:
         """A call by AudioSocket() or Dial(AudioSocket/...)."""
@@ -293,6 +300,7 @@ async def house(
                 assert not ari.http_connections, "a connection for requests was left open"
                 assert not ari.bridges, "a bridge was left in Asterisk"
                 assert not [name for name in ari.channels if name.startswith("realtime-media-")], "media was left"
+                assert not [name for name in ari.channels if name.startswith("realtime-call-")], "a callee was left"
                 assert not model.problems, model.problems
             finally:
                 bridge_log.removeHandler(it.collector)

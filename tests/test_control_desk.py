@@ -79,11 +79,6 @@ async def test_no_token_no_deed(autojump_clock: MockClock) -> None:
         assert (await it.ask("POST", "/calls", {"to": "PJSIP/x"}, token="guessed"))[0] == 401
 
 
-async def test_calls_are_not_placed_before_somebody_can(autojump_clock: MockClock) -> None:
-    async with house(hello()) as it:
-        assert (await it.ask("POST", "/calls", {"to": "PJSIP/alice"}))[0] == 501
-
-
 @pytest.mark.parametrize(
     ("tool", "line", "reason"),
     [

@@ -30,6 +30,13 @@ def test_only_agreed_ends_hang_up_on_the_caller() -> None:
         EndReason.MAX_DURATION,
         EndReason.CALLER_SILENT,
         EndReason.BUDGET_SPENT,
+        # Of calls that we place: there is nobody, or nobody's dialplan.
+        EndReason.BUSY,
+        EndReason.NO_ANSWER,
+        EndReason.REJECTED,
+        EndReason.UNREACHABLE,
+        EndReason.CANCELLED,
+        EndReason.ANSWERING_MACHINE,
     }
     assert not any(FAREWELLS[reason].failure for reason in hang_up)
 

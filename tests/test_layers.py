@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
         )
         | {"session", "session_schema", "session_flat", "session_advice"}
-        | {"keys", "collect", "hangup_cause", "prompt_lint", "recording"},
+        | {"keys", "collect", "hangup_cause", "prompt_lint", "recording", "outbound"},
     ),
     (
         "protocols",
@@ -79,6 +79,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "takeover",
                 "handover",
                 "waiting",
+                "opening",
                 "accounts",
                 "application",
             }
@@ -102,6 +103,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "ari_joined",
                 "ari_refer",
                 "ari_checks",
+                "ari_outgoing",
                 "tools",
                 "telemetry",
                 "sound_files",
@@ -114,12 +116,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "one call, or one session of a program",
         frozenset(
             {"switchboard", "call", "transfer", "model_sessions", "live_call", "session_engine", "realtime_session"}
-            | {"call_recording"}
+            | {"call_recording", "placed_call"}
         ),
     ),
     (
         "one process, or several",
-        frozenset({"worker_link", "server", "control_desk", "supervisor", "__main__"})
+        frozenset({"worker_link", "server", "control_desk", "placing", "supervisor", "__main__"})
         | {"doctor", "doctor_asterisk", "doctor_media", "doctor_host", "doctor_model"},
     ),
 )

@@ -110,6 +110,7 @@ class Line:
     test_id: str
     app: str
     control_port: int = 0
+    ready: Ready = field(init=False)
     collector: _Collector = field(default_factory=_Collector)
     phones: list[Phone] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
@@ -333,7 +334,7 @@ async def line(
                     await serve(config, tools=tools, on_call=on_call, task_status=task_status)
                     served.set()
 
-                ready = await nursery.start(run_bridge)
+                ready = it.ready = await nursery.start(run_bridge)
                 it.control_port = ready.control_port
                 await it.hears_of("ARI connected", within_s=5)
                 try:
