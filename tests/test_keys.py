@@ -93,7 +93,7 @@ async def pressing(it: House, *, at: str) -> FakeChannel:
         case "greeting":
             await it.hears_of("agent_starts")
             await trio.sleep(1)
-        case "goodbye":
+        case "goodbye" | "announcing":
             await it.hears_of("tool_called")
             await trio.sleep(1)
         case "reconnecting":
@@ -114,6 +114,7 @@ SCRIPTS: Mapping[str, Script] = {
     "listening": Script.of(Say("Hello!")),
     "reconnecting": Script.of(Say("Hello!")),
     "goodbye": Script.of([STORY, Call("hang_up")]),
+    "announcing": Script.of(Call("transfer_call", {"destination": "reception"}), STORY),
 }
 MOMENTS = pytest.mark.parametrize("at", SCRIPTS)
 

@@ -190,9 +190,12 @@ def _notify(cseq: int, status: str, *, over: bool) -> str:
     return notify.replace("[len]\n\n\n", f"[len]\n\nSIP/2.0 {status}\n") + '\n<recv response="200"/>'
 
 
-def calls(*, referred: str = "200 OK", answered_after_s: float = 0.2, stays_s: float = FOR_EVER_S) -> Scenario:
+def calls(
+    *, referred: str = "200 OK", answered_after_s: float = 0.2, stays_s: float = FOR_EVER_S, reason: str = ""
+) -> Scenario:
     """Calls, and hangs up after `stays_s` unless that was done to it. Takes a REFER, and after `answered_after_s` tells by
-    NOTIFY how its call to the new party ended: `referred`. `603 Decline` refuses the REFER itself. Follows no 302."""
+    NOTIFY how its call to the new party ended: `referred`. `603 Decline` refuses the REFER itself. Follows no 302.
+    `reason`: the header Reason of its BYE."""
     accepts = not referred.startswith("603")
     refer = [_reply("202 Accepted", in_dialog=True)] if accepts else [_reply(referred, in_dialog=True, then="talk")]
     if accepts:
@@ -219,7 +222,7 @@ def calls(*, referred: str = "200 OK", answered_after_s: float = 0.2, stays_s: f
                 _wait("REFER", "refer", stays_s, or_else="leave", optional=True),
                 _wait("BYE", "bye"),
                 _label("leave"),
-                _own("BYE", 9),
+                _own("BYE", 9, headers=f"\nReason: {reason}" if reason else ""),
                 '<recv response="200" next="end"/>',
                 _label("refer"),
                 *refer,

@@ -14,7 +14,7 @@ from asterisk.exchange import command
 from asterisk.human import sip_caller
 from asterisk.line import Line, line
 from asterisk.rtp_telephone import RATE_HZ
-from asterisk.sip_scenarios import holds
+from asterisk.sip_scenarios import calls, holds
 from asterisk.test_sip_call import extension_of
 from bridge.tools import ToolContext, ToolRegistry
 from simulators.model_script import AT_ONCE, Call, Part, Say, Script
@@ -159,14 +159,14 @@ async def test_the_cause_is_in_the_bye(word: str, cause: int) -> None:
         assert (await it.ended())["hangup_cause"] == cause
 
 
-async def test_the_callers_cause_is_in_the_record() -> None:
-    async with line(Script.of(Say("Hello!", ms=200))) as it:
-        phone = await it.phone()
-        await it.hears_of("agent_said")
-        await trio.to_thread.run_sync(command, f"channel request hangup {phone.channel_id}")
-        await phone.caller.hang_up()
-        record = await it.ended()
-        assert record["reason"] == "caller_hung_up"
+@pytest.mark.parametrize(("reason", "cause"), [("", 0), ("Q.850;cause=31", 31)])
+async def test_the_callers_cause_is_in_the_record(reason: str, cause: int) -> None:
+    """A telephone that tells none has none: 0 is not made a 16."""
+    async with line(Script.of(Say("Hello!", ms=200))) as it, extension_of(it) as extension:
+        it.marks.add("PJSIP/sipp")
+        async with sip_caller(extension, calls(stays_s=1.5, reason=reason)):
+            record = await it.ended()
+            assert (record["reason"], record["hangup_cause"]) == ("caller_hung_up", cause)
 
 
 async def test_a_silent_caller_is_asked_and_told_goodbye() -> None:
