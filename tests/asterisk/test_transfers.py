@@ -311,3 +311,49 @@ async def test_blind_to_nowhere_is_refused_and_the_caller_stays() -> None:
         await until(lambda: hears(phone.heard(), 16000, 660, 200), 5, lambda: "the agent says so")
         await phone.caller.hang_up()
         assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+def to(place: str, **more: str) -> str:
+    """The settings of a destination in the dialplan."""
+    return "\n".join(
+        ["[agents.default.transfers.desk]", f'to = "{place}"', *(f'{k} = "{v}"' for k, v in more.items()), ""]
+    )
+
+
+async def test_a_queue_whose_member_is_there() -> None:
+    settings = to("620@phones", queue="support")
+    async with (
+        human(answers(ring_s=0.1), registered=True) as colleague,
+        line(Script.of(WANTS), settings=settings) as it,
+    ):
+        phone = await it.phone()
+        assert (await it.ended())["reason"] == "transferred"
+        await colleague.until_answered()
+        await talk_to_each_other(phone, colleague)
+        await phone.caller.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (to("620@phones", queue="support"), "nobody is there to take calls of the queue support now"),
+        (to("620@phones", queue="no-such"), "there is no queue no-such"),
+        (to("630@phones", mailbox="999@default"), "there is no mailbox 999@default"),
+    ],
+)
+async def test_a_queue_or_a_mailbox_that_is_not_there(settings: str, why: str) -> None:
+    async with line(Script.of([Call("transfer_call", {"destination": "desk"})], SORRY), settings=settings) as it:
+        phone = await it.phone()
+        assert why in (await it.hears_of("transfer_refused")).facts["message"]
+        await until(lambda: hears(phone.heard(), 16000, 660, 200), 5, lambda: "the agent says so")
+        await phone.caller.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_mailbox_takes_a_message() -> None:
+    async with line(Script.of(WANTS), settings=to("630@phones", mailbox="100@default")) as it:
+        phone = await it.phone()
+        assert (await it.ended())["reason"] == "transferred"
+        with trio.fail_after(5):
+            await phone.caller.hears_speech()  # "please leave your message ..."
+        await phone.caller.hang_up()
