@@ -34,7 +34,7 @@ from bridge.call_recording import InThread, in_thread
 from bridge.config import Config
 from bridge.control_desk import ControlDesk
 from bridge.ending import FAREWELLS, EndReason, reason_for
-from bridge.errors import ConfigError, ControlError, MediaError, MediaLost
+from bridge.errors import ConfigError, ControlError, MediaError
 from bridge.health import CallCounts, Report, WorkerHealth
 from bridge.health_server import serve_health
 from bridge.http_server import serve_http
@@ -42,11 +42,11 @@ from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
 from bridge.media_clock import MediaClock
-from bridge.next_step import NextSteps
 from bridge.placing import Placing
+from bridge.plain_calls import PlainCalls
 from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
-from bridge.switchboard import DRAINING, Expectation, NoCallControl, Switchboard
+from bridge.switchboard import DRAINING, Expectation, Switchboard
 from bridge.tools import ToolRegistry
 from bridge.worker_link import LinkError, OrderLine, Receiver, report_to
 from bridge.worker_policy import Order
@@ -61,8 +61,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # The dialplans of all plain calls of a worker that ends them at once.
 MOST_ASK_AT_ONCE = 512
-# How long a process that has drained waits for their questions.
-LAST_QUESTIONS_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +110,10 @@ class Bridge:
         )
         self._seams = seams
         self._draining = trio.Event()
-        self._plain_calls: dict[str, trio.Event] = {}
-        self._steps = NextSteps()
-        self.desk = ControlDesk(config.server.control_token, self._services.calls, self._plain_calls, self._steps)
+        self._plain = PlainCalls(config, self.switchboard, self.counts, self._services, self._turn_away)
+        self.desk = ControlDesk(
+            config.server.control_token, self._services.calls, self._plain.ending, self._plain.steps
+        )
         self.placing = Placing(
             config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_placed
         )
@@ -192,15 +191,8 @@ class Bridge:
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()
-        await self._last_questions()
+        await self._plain.last_questions()
         _log.info("drained")
-
-    async def _last_questions(self) -> None:
-        """Let the dialplans of the last plain calls ask what comes next, before the door closes for good."""
-        with trio.move_on_after(LAST_QUESTIONS_S):
-            since = trio.current_time() - LAST_QUESTIONS_S
-            while self._config.server.control_address and self._steps.untold_since(since):  # noqa: ASYNC110 - at most 2 s, once
-                await trio.sleep(0.05)
 
     async def _serve_control(self, scope: trio.CancelScope) -> None:
         with scope:
@@ -387,7 +379,7 @@ class Bridge:
         elif not self._config.server.accept_plain_calls:
             _log.warning("unknown UUID refused; plain calls are off (server.accept_plain_calls)")
         else:
-            await self._run_plain(leg)
+            await self._plain.run(leg)
 
     async def _hold(self, leg: AudioSocketLeg, it: Expectation) -> None:
         record = telemetry.CallRecord(
@@ -399,45 +391,6 @@ class Bridge:
             self.counts.end(record.reason)
         finally:
             it.ended(record)
-
-    async def _run_plain(self, leg: AudioSocketLeg) -> None:
-        """A call by AudioSocket() or Dial(AudioSocket/...): nobody told us of it before its media came."""
-        name, agent = routing.choose(self._config.routes, self._config.agents, routing.Facts())
-        call_id = str(leg.call_id)
-        ended = self._plain_calls[call_id] = trio.Event()
-
-        def remember(line: str) -> None:
-            self._steps.remember(call_id, line, trio.current_time())
-            ended.set()
-
-        control = NoCallControl(remember if self._config.server.control_address else None)
-        try:
-            refusal = self.switchboard.admit(trio.current_time())
-            if refusal is not None:
-                self.counts.refuse(refusal[0])
-                await self._turn_away(leg.call_id, name, control, *refusal)
-                return
-            self.counts.admit()
-            with self.switchboard.slot():
-                self.counts.end(await self._hold_plain(leg, name, agent, control))
-        finally:
-            ended.set()
-            del self._plain_calls[call_id]
-
-    async def _hold_plain(self, leg: AudioSocketLeg, name: str, agent: Agent, control: NoCallControl) -> str:
-        """Returns why the call ended."""
-        try:
-            with trio.move_on_after(self._config.limits.first_frame_s):
-                await leg.learn_format()
-        except MediaLost as error:
-            await self._turn_away(leg.call_id, name, control, EndReason.CALLER_HUNG_UP, str(error))
-            return EndReason.CALLER_HUNG_UP
-        except MediaError as error:
-            reason, detail, _ = reason_for(error)
-            await self._turn_away(leg.call_id, name, control, reason, detail)
-            return reason
-        telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
-        return (await run_call(leg, control, name, agent, self._services)).reason
 
 
 def _port_of(listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> int:

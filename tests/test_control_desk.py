@@ -10,7 +10,7 @@ from house import house
 from trio.testing import MockClock
 
 from bridge.control_desk import ENDING_S
-from bridge.server import LAST_QUESTIONS_S
+from bridge.plain_calls import LAST_QUESTIONS_S
 from simulators.ari_channels import Place
 from simulators.model_script import Call, Say, Script
 

@@ -1,0 +1,91 @@
+"""Calls by AudioSocket() or Dial(AudioSocket/...): nobody tells of one before its media comes; its dialplan asks afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import trio
+
+from bridge import routing, telemetry
+from bridge.agent import Agent
+from bridge.audiosocket_leg import AudioSocketLeg
+from bridge.call import Services, run_call
+from bridge.config import Config
+from bridge.ending import EndReason, reason_for
+from bridge.errors import MediaError, MediaLost
+from bridge.health import CallCounts
+from bridge.leg import CallControl
+from bridge.next_step import NextSteps
+from bridge.switchboard import NoCallControl, Switchboard
+
+# How long a process that has drained waits for the questions of the last dialplans.
+LAST_QUESTIONS_S = 2.0
+
+TurnAway = Callable[[UUID, str, CallControl, EndReason, str], Awaitable[object]]
+"""Ends a call that never got as far as `run_call`: its id, agent, control, and why."""
+
+
+class PlainCalls:
+    """Those of one process. `ending` holds the running ones by call id, each with the event of its end; `steps` what the
+    dialplan is to do after each."""
+
+    def __init__(
+        self, config: Config, switchboard: Switchboard, counts: CallCounts, services: Services, turn_away: TurnAway
+    ) -> None:
+        self._config = config
+        self._switchboard = switchboard
+        self._counts = counts
+        self._services = services
+        self._turn_away = turn_away
+        self.ending: dict[str, trio.Event] = {}
+        self.steps = NextSteps()
+
+    async def run(self, leg: AudioSocketLeg) -> None:
+        """Hold the call of this leg, or refuse it."""
+        name, agent = routing.choose(self._config.routes, self._config.agents, routing.Facts())
+        call_id = str(leg.call_id)
+        ended = self.ending[call_id] = trio.Event()
+
+        def remember(line: str) -> None:
+            self.steps.remember(call_id, line, trio.current_time())
+            ended.set()
+
+        control = NoCallControl(remember if self._config.server.control_address else None)
+        try:
+            refusal = self._switchboard.admit(trio.current_time())
+            if refusal is not None:
+                self._counts.refuse(refusal[0])
+                await self._turn_away(leg.call_id, name, control, *refusal)
+                return
+            self._counts.admit()
+            with self._switchboard.slot():
+                self._counts.end(await self._hold(leg, name, agent, control))
+        finally:
+            ended.set()
+            del self.ending[call_id]
+
+    async def last_questions(self) -> None:
+        """Let the dialplans of the last calls ask what comes next, before the door closes for good; at most
+        `LAST_QUESTIONS_S`."""
+        if not self._config.server.control_address:
+            return
+        with trio.move_on_after(LAST_QUESTIONS_S):
+            since = trio.current_time() - LAST_QUESTIONS_S
+            while self.steps.untold_since(since):  # noqa: ASYNC110 - at most 2 s, once
+                await trio.sleep(0.05)
+
+    async def _hold(self, leg: AudioSocketLeg, name: str, agent: Agent, control: NoCallControl) -> str:
+        """Returns why the call ended."""
+        try:
+            with trio.move_on_after(self._config.limits.first_frame_s):
+                await leg.learn_format()
+        except MediaLost as error:
+            await self._turn_away(leg.call_id, name, control, EndReason.CALLER_HUNG_UP, str(error))
+            return EndReason.CALLER_HUNG_UP
+        except MediaError as error:
+            reason, detail, _ = reason_for(error)
+            await self._turn_away(leg.call_id, name, control, reason, detail)
+            return reason
+        telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
+        return (await run_call(leg, control, name, agent, self._services)).reason
