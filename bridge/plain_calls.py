@@ -1,4 +1,4 @@
-"""Calls by AudioSocket() or Dial(AudioSocket/...): nobody tells of one before its media comes; its dialplan asks afterwards."""
+"""Calls by AudioSocket() or Dial(AudioSocket/...): nobody tells of one before its media comes, its dialplan asks behind."""
 
 from __future__ import annotations
 
