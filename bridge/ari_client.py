@@ -21,7 +21,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import trio
@@ -184,9 +184,9 @@ class AriClient:
             await trio.sleep(next(delays))
 
     async def request(self, method: str, uri: str, body: Mapping[str, Any] | None = None, /, **query: str) -> Any:
-        """Send one request (`uri` below `/ari/`, without a query) and return the decoded body, None where there is none.
+        """Send one request and return the decoded body, None where there is none.
 
-        `body` is sent as JSON. Raises `ControlRefused` with Asterisk's words, or `ControlUnavailable`: no connection, lost
+        `uri` is what stands below `/ari/`, as in a URL, without a query. `body` is sent as JSON. Raises `ControlRefused` with Asterisk's words, or `ControlUnavailable`: no connection, lost
         meanwhile, or no answer in time. Cancelled, it may have been carried out or not; an answer that still comes is
         dropped. By HTTP it goes on while the websocket is lost, and what is asked next may overtake it.
         """
@@ -194,8 +194,7 @@ class AriClient:
             raise ControlUnavailable(f"no ARI connection to {self.place}")
         by_http = self.requests_by is None or self.requests_by.http
         way = self._http if by_http else self._websocket
-        # Both ways Asterisk decodes it (measured).
-        return result(await way.request(method, quote(uri), query, body, self._request_s), f"{method} {uri}")
+        return result(await way.request(method, uri, query, body, self._request_s), f"{method} {uri}")
 
     async def _choose(self, server: str) -> None:
         """Settle which way requests go on this connection; `server` is the header of that name in the handshake.

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import trio
 
@@ -24,7 +24,7 @@ KEEP_ALIVE_S = 15.0
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """`path` is decoded; `body` is the JSON object that came, empty where none did."""
+    """`path` is as it came; `body` is the JSON object that came, empty where none did."""
 
     method: str
     path: str
@@ -105,7 +105,7 @@ async def _read_request(stream: MemoryStream, data: bytes) -> tuple[HttpRequest,
     url = urlsplit(target)
     pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
     assert len(dict(pairs)) == len(pairs), f"a parameter twice: {target}"
-    return HttpRequest(method, unquote(url.path), dict(pairs), headers, body), rest[length:]
+    return HttpRequest(method, url.path, dict(pairs), headers, body), rest[length:]
 
 
 def _encode(answer: HttpAnswer, server: str) -> bytes:

@@ -265,7 +265,7 @@ class AriServer:
 
     def _outcome(self, method: str, uri: str, query: dict[str, str]) -> tuple[int, Any]:
         try:
-            return self._carry_out(method, uri.split("/"), query)
+            return self._carry_out(method, [unquote(part) for part in uri.split("/")], query)
         except _Refused as refusal:
             return refusal.status, {"message": str(refusal)}
 
@@ -311,7 +311,7 @@ class AriServer:
         if not self.takes_requests:
             self.dropped += 1
             return
-        method, uri = request["method"], unquote(request["uri"])
+        method, uri = request["method"], request["uri"]
         query = {pair["name"]: pair["value"] for pair in request.get("query_strings", [])}
         self.requests.append((method, uri, query))
         if any(f"{method} {uri}".startswith(prefix) for prefix in self._silent):
@@ -449,7 +449,7 @@ class AriServer:
         return {**recording.json(), "state": "queued"}
 
     def _act_on_recording(self, method: str, what: list[str]) -> None:
-        kind, name = what[0], unquote(what[1])
+        kind, name = what[0], what[1]
         recording = self.recordings.get(name)
         if recording is None or recording.live is not (kind == "live"):
             _refuse(404, "Recording not found")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import msgspec
@@ -185,7 +186,7 @@ async def parameters(exchange: Exchange) -> None:
             assert await raw.client.request("GET", variable, variable=name) == {"value": told}
         bridge = f"probe a+b:c%25ü {uuid4()}"
         await raw.client.request("POST", "bridges", type="mixing", bridgeId=bridge, name="x")
-        await raw.client.request("DELETE", f"bridges/{bridge}")
+        await raw.client.request("DELETE", f"bridges/{quote(bridge, safe='')}")
         await raw.client.request("DELETE", f"channels/{channel_id}", reason="normal")
 
     await with_raw(exchange, body)
