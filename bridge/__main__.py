@@ -1,4 +1,4 @@
-"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`; programs of their own: `simulate`, `demo`, `bench`."""
+"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`, `call`; and programs: `simulate`, `demo`, `bench`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bridge import __version__, call_tools, doctor, findings, supervisor, telemetry
+from bridge import __version__, call_command, call_tools, doctor, findings, supervisor, telemetry
 from bridge.config import Config, effective, load_config, located, warnings_of
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
@@ -53,12 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "check-config":
             _check_config(settings)
             return 0
+        if arguments.command == "call":
+            return call_command.run(settings.load(), arguments)
         # A worker is this command again. Run from a program (a test), it is not what the interpreter was started with.
         command = () if argv is None else (sys.executable, "-m", "bridge", *argv)
         return _serve(settings, command)
     except BridgeError as error:
         print(f"realtime-bridge: {settings.located(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, call_command.NotNow) else 2
     except BaseExceptionGroup as group:
         ours = group.subgroup(BridgeError)
         if ours is None:
@@ -186,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("check-config", "check the configuration and print every effective setting, secrets hidden"),
         ("doctor", "check Asterisk, the model and this machine, and say what to do about each trouble"),
+        ("call", "have the running bridge call somebody, by its control door (docs/outbound.md)"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument(
@@ -197,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "doctor":
             command.add_argument("--no-model", action="store_true", help="leave the model alone")
             command.add_argument("--json", action="store_true", help="what was found as a JSON array")
+        if name == "call":
+            call_command.add_arguments(command)
     for name, (_, text) in _PROGRAMS.items():
         commands.add_parser(name, help=f"{text}: {name} --help", add_help=False)
     return parser

@@ -117,6 +117,14 @@ FAREWELLS: Mapping[EndReason, Farewell] = {
     EndReason.INTERNAL_ERROR: Farewell(_CONTINUE, 1011, True, _C.SERVER_FAILURE),
 }
 
+OF_PLACED_CALLS = frozenset(
+    {
+        EndReason.BUSY, EndReason.NO_ANSWER, EndReason.REJECTED, EndReason.UNREACHABLE, EndReason.CANCELLED,
+        EndReason.ANSWERING_MACHINE,
+    }
+)  # fmt: skip
+"""Ends that no caller, and so no dialplan, ever sees."""
+
 # Order matters only where a type is a subclass of another; the first match counts.
 _REASON_OF_ERROR: tuple[tuple[type[Exception], EndReason], ...] = (
     (MediaProtocolError, EndReason.PROTOCOL_ERROR),

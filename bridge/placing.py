@@ -87,6 +87,11 @@ class Placing:
         self._start(expectation)
         return placed
 
+    async def until_connected(self) -> None:
+        """Wait for ARI's connection: just after the start of a process there is none yet."""
+        while (app := self._ari()) is None or not app.connected:  # noqa: ASYNC110 - once, at the start
+            await trio.sleep(0.1)
+
     def _admit(self, agent_name: str, most: int) -> AriApp:
         if not self._config.asterisk.enabled:
             raise ConfigError("asterisk.enabled: calls are placed by ARI, which is off; set it to true")

@@ -14,7 +14,7 @@ from bridge.server import serve
 async def main(config: Config, number: str) -> None:
     async with trio.open_nursery() as nursery:
         ready = await nursery.start(lambda task_status: serve(config, task_status=task_status))
-        await trio.sleep(1)  # ARI connects meanwhile
+        await ready.placing.until_connected()
         placed = ready.placing.place(CallOrder(to=number, facts="You call about order 4711, which is ready."))
         if await placed.until_answered():
             print("answered")

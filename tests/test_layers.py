@@ -121,7 +121,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "one process, or several",
-        frozenset({"worker_link", "server", "control_desk", "plain_calls", "placing", "supervisor", "__main__"})
+        frozenset({"worker_link", "server", "control_desk", "plain_calls", "placing", "call_command", "supervisor", "__main__"})
         | {"doctor", "doctor_asterisk", "doctor_media", "doctor_host", "doctor_model"},
     ),
 )

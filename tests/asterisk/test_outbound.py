@@ -7,9 +7,10 @@ import trio
 
 from asterisk.compare import tone_share
 from asterisk.human import Human, human
-from asterisk.line import Line, line, until
+from asterisk.line import CONTROL_TOKEN, Line, line, until
 from asterisk.rtp_telephone import RATE_HZ
 from asterisk.sip_scenarios import Scenario, answers, refuses, rings
+from bridge.__main__ import main
 from bridge.outbound import CallOrder
 from bridge.placed_call import PlacedCall
 from simulators.model_script import Call, Part, Say, Script, tone
@@ -141,6 +142,31 @@ async def test_early_media_reaches_nobody() -> None:
         assert tone_share(it.model.session.appended_pcm, 24000, 500) < 0.1
         placed.hang_up()
         await placed.until_ended()
+
+
+async def run_command(it: Line, *arguments: str) -> int:
+    """`realtime-bridge call` as another process would run it."""
+    where = [f"server.control_address=127.0.0.1:{it.control_port}", f"server.control_token={CONTROL_TOKEN}"]
+    command = ["call", *arguments, *(word for setting in where for word in ("--set", setting))]
+    return await trio.to_thread.run_sync(main, command)
+
+
+async def test_the_command_places_a_call_and_follows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    async with line(Script.of(GOODBYE), settings=OUTBOUND) as it, human(answers(ring_s=0.5)) as colleague:
+        options = ("--caller-id", "Bank <+4930222>", "--variable", f"__TEST_ID={it.test_id}", "--fact", "Ms Smith.")
+        assert await run_command(it, colleague.endpoint, "--wait", *options) == 0
+        assert colleague.invite.header("From").startswith('"Bank" <sip:+4930222@')
+        assert it.model.session.items[0].text == "Ms Smith."
+        said = [row.split(" s  ")[1] for row in capsys.readouterr().out.splitlines() if " s  " in row]
+        assert said[-2:] == ["answered", "agent_hung_up: all said"]
+
+
+async def test_the_command_tells_of_a_busy_telephone(capsys: pytest.CaptureFixture[str]) -> None:
+    async with line(Script.of(HELLO), settings=OUTBOUND) as it, human(refuses("486 Busy Here")) as colleague:
+        assert await run_command(it, colleague.endpoint, "--wait") == 1
+        assert "busy: User busy (cause 17)" in capsys.readouterr().out
+        assert await run_command(it, "+4930111") == 2
+        assert "agents.default.outbound.numbers" in capsys.readouterr().err
 
 
 # Answering machines ------------------------------------------------------------------------------------------------------
