@@ -121,7 +121,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "one process, or several",
-        frozenset({"worker_link", "server", "control_desk", "plain_calls", "placing", "call_command", "supervisor", "__main__"})
+        frozenset({"worker_link", "server", "control_desk", "plain_calls", "supervisor", "__main__"})
+        | {"placing", "call_command"}
         | {"doctor", "doctor_asterisk", "doctor_media", "doctor_host", "doctor_model"},
     ),
 )
