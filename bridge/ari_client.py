@@ -186,10 +186,10 @@ class AriClient:
     async def request(self, method: str, uri: str, body: Mapping[str, Any] | None = None, /, **query: str) -> Any:
         """Send one request and return the decoded body, None where there is none.
 
-        `uri` is what stands below `/ari/`, as in a URL, without a query. `body` is sent as JSON. Raises `ControlRefused` with
-        Asterisk's words, or `ControlUnavailable`: no connection, lost meanwhile, or no answer in time. Cancelled, it may have
-        been carried out or not; an answer that still comes is dropped. By HTTP requests go on while the websocket is lost, and
-        one may overtake another, but none that is about the same channel or bridge and whose asker was cancelled.
+        `uri` is what stands below `/ari/`, as in a URL, without a query. `body` is sent as JSON. Raises `ControlRefused`
+        with Asterisk's words, or `ControlUnavailable`: no connection, lost meanwhile, or no answer in time. Cancelled, it
+        may have been carried out or not; an answer that still comes is dropped. By HTTP requests go on while the websocket
+        is lost, and one may overtake another, but none about the same channel or bridge whose asker was cancelled.
         """
         if not self._serving:
             raise ControlUnavailable(f"no ARI connection to {self.place}")
