@@ -20,11 +20,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def victim() -> Iterator[Victim]:
-    """Running; started by the first test that asks for it. Whoever kills it starts it again."""
+def _victim() -> Iterator[Victim]:
     exchange = Victim.make(free_port(), free_port())
     try:
-        exchange.start()
         yield exchange
     finally:
         exchange.remove()
+
+
+@pytest.fixture
+def victim(_victim: Victim) -> Victim:
+    """Running, whatever the test before has done to it."""
+    _victim.start()
+    return _victim

@@ -25,9 +25,11 @@ from typing import Any
 
 import trio
 
-from asterisk.exchange import SHARED, Exchange
+from asterisk.exchange import Exchange
 from asterisk.line import Line, Phone, free_port, new_test_id, nothing_left, until
 from asterisk.program import Program
+from asterisk.victim import Victim
+from bridge.ari_dial import OUTGOING_PREFIX
 from simulators.model_script import tone
 from simulators.realtime_server import RealtimeServer
 from simulators.wire_audio import resampled
@@ -35,8 +37,10 @@ from simulators.wire_audio import resampled
 # In order: before Asterisk's word has reached the bridge, before the model is there, and then as their names say.
 PHASES = ("ringing", "connecting", "greeting", "talking", "tool", "transferring", "ending")
 
+# Phases of a transfer that is dialled: a colleague's telephone rings, and has been answered (`victim` has the two).
+DIALLED = {"dialling": "Local/700@phones/n", "joined": "Local/701@phones/n"}
 # What `phased_model` can do besides.
-OTHER_AGENTS = ("transferred", "brief", "dropped", "failing", "default")
+OTHER_AGENTS = (*DIALLED, "transferred", "brief", "dropped", "failing", "default")
 
 
 @dataclass
@@ -118,8 +122,10 @@ class Parties:
                 assert held.phone is not None
                 held.phone.caller.say(resampled(tone(660, 500), 24000, 16000))
                 await self._of("agent_starts", phase, 2)
-            case "transferred":
+            case "transferred" | "joined":
                 await self.record(held)
+            case "dialling":
+                await self._rings()
             case _:
                 await self._of("tool_called", phase)
         return held
@@ -135,6 +141,22 @@ class Parties:
 
         await until(lambda: len(found()) >= n, 10, lambda: f"{event} of {phase}\n{self.bridge.text()}")
         return found()[n - 1]
+
+    async def _rings(self) -> None:
+        """Wait until a colleague's telephone does."""
+        with trio.fail_after(10):
+            while not any(  # noqa: ASYNC110 - the state is Asterisk's
+                it["id"].startswith(OUTGOING_PREFIX) for it in await self.ari("GET", "channels")
+            ):
+                await trio.sleep(0.02)
+
+    async def nothing_at_all(self) -> None:
+        """Nobody else uses this Asterisk: it has no channel and no bridge."""
+        left: list[Any] = []
+        with trio.move_on_after(8):
+            while left := await self.ari("GET", "channels") + await self.ari("GET", "bridges"):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        assert not left, [thing["id"] for thing in left]
 
     async def order(self, **faults: object) -> None:
         """Set faults of the model, and wait until they are set."""
@@ -181,6 +203,14 @@ class Parties:
         """The first line of this event that this call has."""
         self._identify(held)
         return await self._of(event, held.phase)
+
+    async def has_heard_of(self, held: Held) -> bool:
+        """Whether the bridge has, within a second."""
+        with trio.move_on_after(1):
+            while not held.call_id:
+                self._identify(held)
+                await trio.sleep(0.05)
+        return bool(held.call_id)
 
     def _identify(self, held: Held) -> None:
         """A call of which the bridge had not heard yet."""
@@ -242,7 +272,8 @@ def settings_of(
     """The bridge's TOML: an agent for each phase, named like it."""
     agents = "".join(
         f'[agents.{name}]\ninstructions = "{name} is what you are to do"\ngreeting_barge_in = "off"\n'
-        f"[agents.{name}.transfers.human]\nto = '600@phones'\ndescription = 'a human'\n"
+        f"[agents.{name}.transfers.human]\ndescription = 'a human'\n"
+        + (f"endpoint = '{DIALLED[name]}'\n" if name in DIALLED else "to = '701@phones'\n")
         for name in (*PHASES, *OTHER_AGENTS)
     )
     url = f"ws://127.0.0.1:{ari_port}" if ari_port else exchange.url
@@ -257,7 +288,12 @@ def settings_of(
 
 @asynccontextmanager
 async def parties(
-    exchange: Exchange = SHARED, *, limits: str = "", server: str = "", ari_port: int = 0, limit_s: float = 60.0
+    exchange: Victim,
+    *,
+    limits: str = "model_connect_s = 30",
+    server: str = "",
+    ari_port: int = 0,
+    limit_s: float = 120.0,
 ) -> AsyncIterator[Parties]:
     """Bridge and model, both running, at this Asterisk. `ari_port`: of a proxy between the bridge and ARI."""
     test_id = new_test_id()
@@ -284,6 +320,7 @@ async def parties(
                     bridge.signal(signal.SIGTERM)
                     assert await bridge.ends(5) == 0
                 await nothing_left(line)
+                await it.nothing_at_all()
                 troubles = [told for told in bridge.told() if "defect" in told["event"] or "traceback" in told]
                 assert not troubles, troubles
             except BaseException:

@@ -42,7 +42,7 @@ class Phases:
                     Say("One moment, please.", ms=WORDS_MS, pace=AT_ONCE),
                     Call("transfer_call", {"destination": "human"}),
                 ]
-            case "transferred":
+            case "transferred" | "dialling" | "joined":
                 return [Say("Here you are.", ms=200), Call("transfer_call", {"destination": "human"})]
             case "ending":
                 return [

@@ -21,6 +21,7 @@ from typing import Any
 
 import trio
 
+from asterisk.exchange import RECORDINGS
 from asterisk.line import Phone, free_port, until
 from asterisk.parties import Parties, in_thread, parties
 from asterisk.victim import Victim
@@ -66,7 +67,8 @@ class Called:
     number: int
     kind: Kind
     channel_id: str = ""
-    model_gone: bool = False  # the model was killed meanwhile
+    began_s: float = 0.0
+    over_s: float = math.inf
 
     @property
     def caller_id(self) -> str:
@@ -87,6 +89,7 @@ class Outcome:
     greeted_after_ms: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    log: str = ""
 
     def text(self) -> str:
         """For people."""
@@ -108,8 +111,8 @@ class ShortCalls:
     def __init__(self, it: Parties, chance: random.Random, *, kill_the_model_every: int) -> None:
         self._it, self._chance, self._kill_every = it, chance, kill_the_model_every
         self.called: list[Called] = []
-        self._under_way: set[int] = set()
         self._model_away = trio.Lock()
+        self._away_s: list[tuple[float, float]] = []
 
     async def make(self, count: int, parallel: int) -> None:
         """All of them, `parallel` at a time."""
@@ -121,14 +124,13 @@ class ShortCalls:
     async def _make_of(self, numbers: Any) -> None:
         for number in numbers:
             kind = self._chance.choices(KINDS, [kind.weight for kind in KINDS])[0]
-            called = Called(number, kind)
+            called = Called(number, kind, began_s=trio.current_time())
             self.called.append(called)
-            self._under_way.add(number)
             if self._kill_every and number % self._kill_every == self._kill_every - 1:
                 await self._without_model(called)
             else:
                 await self._one(called)
-            self._under_way.discard(number)
+            called.over_s = trio.current_time()
 
     async def _without_model(self, called: Called) -> None:
         """The model dies under this call, and others, and comes back a second later."""
@@ -136,11 +138,13 @@ class ShortCalls:
             nursery.start_soon(self._one, called)
             await trio.sleep(self._chance.uniform(0.0, 0.8))
             self._it.model.kill()
-            begun = len(self.called)
+            killed_s = trio.current_time()
             await trio.sleep(1.0)
             await self._it.model.start()
-            for other in self.called[begun - len(self._under_way) - 1 :]:
-                other.model_gone = True
+            self._away_s.append((killed_s, trio.current_time()))
+
+    def _model_was_away(self, called: Called) -> bool:
+        return any(called.began_s <= until_s and since_s <= called.over_s for since_s, until_s in self._away_s)
 
     async def _one(self, called: Called) -> None:
         kind, chance, line = called.kind, self._chance, self._it.line
@@ -194,8 +198,9 @@ class ShortCalls:
             steps.setdefault(step.linked_id, []).append(step.name)
         ended = self._it.bridge.told("call_ended")
         outcome.reasons.update(told["reason"] for told in ended)
-        for told in (plain := [told for told in ended if not told["caller"]]):
-            if told["reason"] not in (EndReason.CALLER_HUNG_UP, EndReason.REFUSED_BUSY):
+        plain = [told for told in ended if not told["caller"]]
+        for told in plain:
+            if told["reason"] not in _ALWAYS | _MODEL_GONE:  # which of them was which is not told
                 outcome.problems.append(f"a plain call ended as {told['reason']}: {told['detail']}")
         if len(plain) > sum(called.kind.extension == "102" for called in self.called):
             outcome.problems.append(f"{len(plain)} records of plain calls")
@@ -214,8 +219,14 @@ class ShortCalls:
             outcome.problems.append(f"{name} has {len(records)} records, and {steps}")
             return
         reason = EndReason(records[0]["reason"])
-        if reason not in _ALWAYS | called.kind.allows | (_MODEL_GONE if called.model_gone else frozenset()):
-            outcome.problems.append(f"{name} ended as {reason}: {records[0]['detail']}")
+        if reason not in _ALWAYS | called.kind.allows | (
+            _MODEL_GONE if self._model_was_away(called) else frozenset()
+        ):
+            late_ms = records[0]["frame_lateness_ms"]["max_ms"]
+            outcome.problems.append(
+                f"{name} ended as {reason}: {records[0]['detail']}"
+                f" (call {records[0]['call_id']}, frames up to {late_ms:g} ms late)"
+            )
         goes_on = FAREWELLS[reason].channel is ChannelAction.CONTINUE
         if ("fallback" in steps) != goes_on and not (goes_on and "hung-up" in steps):
             outcome.problems.append(f"{name} ended as {reason}, and then {steps}")
@@ -255,7 +266,7 @@ async def run(
 ) -> Outcome:
     """Make them all; `max_calls` below `parallel`: a full house now and then. Raises `AssertionError` for what is left."""
     outcome, began = Outcome(), trio.current_time()
-    limits = "model_connect_s = 1.5\nreconnect_s = 1.5\ndrain_s = 5"
+    limits = "model_connect_s = 3\nreconnect_s = 3\ndrain_s = 5"
     async with parties(
         victim, limits=limits, server=f"max_calls = {max_calls or parallel - 1}", limit_s=60 + 4 * calls
     ) as it:
@@ -264,19 +275,11 @@ async def run(
         short = ShortCalls(it, random.Random(seed), kill_the_model_every=kill_the_model_every)
         await short.make(calls, parallel)
         say(f"{calls} calls made in {trio.current_time() - began:.0f} s")
-        await nothing_at_all(it)
+        await it.nothing_at_all()
         short.judge(outcome)
+        outcome.log = it.bridge.text()
     outcome.seconds = trio.current_time() - began
     return outcome
-
-
-async def nothing_at_all(it: Parties) -> None:
-    """Nobody else uses this Asterisk: it has no channel and no bridge."""
-    left: list[Any] = []
-    with trio.move_on_after(8):
-        while left := await it.ari("GET", "channels") + await it.ari("GET", "bridges"):  # noqa: ASYNC110
-            await trio.sleep(0.1)
-    assert not left, [thing["id"] for thing in left]
 
 
 async def _main(calls: int, seed: int, parallel: int, max_calls: int) -> Outcome:
@@ -299,6 +302,10 @@ def main() -> int:
     options = parser.parse_args()
     outcome = trio.run(partial(_main, options.calls, options.seed, options.parallel, options.max_calls))
     print(outcome.text())
+    if outcome.problems:
+        path = RECORDINGS.parent / "short-calls.log"
+        path.write_text(outcome.log)
+        print(f"the bridge's log: {path}")
     return int(bool(outcome.problems))
 
 

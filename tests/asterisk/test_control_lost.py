@@ -78,7 +78,7 @@ async def test_calls_go_on_without_ari_and_what_was_missed_is_found(victim: Vict
 
 
 async def test_a_second_process_with_our_app_is_named_and_harms_no_call(victim: Victim) -> None:
-    async with parties(victim, limits="model_connect_s = 30") as it:
+    async with parties(victim) as it:
         held = await it.calls_in("connecting", "greeting", "talking")
         media_port = free_port()
         folder = it.bridge.folder

@@ -28,6 +28,9 @@ _LOCAL = {
     "http.conf": "bindport = {http}\n",
     "pjsip.conf": "[udp](+)\nbind = 127.0.0.1:{sip}\n",
     "rtp.conf": "rtpstart = 21000\nrtpend = 21400\n",
+    # A colleague whose telephone rings for as long as a test looks on, and one who talks for as long.
+    "extensions.conf": "[phones](+)\nexten => 700,1,Ringing()\n same => n,Wait(120)\n"
+    "exten => 701,1,Answer()\n same => n,Gosub(step,s,1(human))\n same => n,Playtones(440)\n same => n,Wait(120)\n",
 }
 
 
