@@ -12,6 +12,7 @@ from house import House, house
 from trio.testing import MockClock
 
 from bridge.tools import Tool, ToolRegistry
+from simulators.ari_callees import Callee
 from simulators.ari_channels import Place
 from simulators.model_script import Call, Say, Script
 from simulators.realtime_faults import DropPoint
@@ -323,11 +324,12 @@ async def test_a_hand_over_that_fails_after_the_session_was_lost_goes_on_with_an
 ) -> None:
     settings = """
     [agents.default]
-    transfers.sales = {to = "600@nowhere"}
+    transfers.sales = {endpoint = "PJSIP/600"}
     """
     words = Say("I will connect you with somebody who knows more about that.", ms=3000)
     script = Script.of([words, Call("transfer_call", {"destination": "sales"})], Say("Sorry!", ms=300))
     async with house(script, settings=settings) as it:
+        it.ari.callees["PJSIP/600"] = Callee(cause=17)
         channel, _ = await it.stasis_call()
         await it.hears_of("tool_called")
         await it.model.session.drop()
