@@ -38,12 +38,13 @@ SPENT = "Say in one short sentence that you have to end the call now, and say go
 @dataclass(frozen=True, slots=True)
 class LastWord:
     """The model is to say something like this, and then the call ends. `revocable`: unless the caller is heard before.
-    `wait_s`: not before."""
+    `wait_s`: not before. `cuts_short`: what the agent has still to say makes way, if it is much."""
 
     words: str
     end: EndCall
     revocable: bool = False
     wait_s: float = 0.0
+    cuts_short: bool = False
 
 
 class CallLimits:
@@ -70,7 +71,7 @@ class CallLimits:
         if left_s <= -2 * limits.goodbye_s:
             return end
         if left_s <= 0:
-            return LastWord(OVER, end)
+            return LastWord(OVER, end, cuts_short=True)
         if not self._warned and left_s <= limits.max_duration_warning_s < limits.max_duration_s:
             self._warned = True
             talk.commands.notice("call_nearly_over", seconds=round(left_s))

@@ -465,7 +465,8 @@ class Conversation:
     def application_ends(self, command: EndCall | TransferCall, now: float) -> list[Command]:
         """The application ends the call, or hands it over, when everything has been heard; what it asked the agent to say
         before that is said first."""
-        unsaid = self._responses.unsaid
+        self._keys.stop(now)
+        unsaid = None if self._talk.held_back else self._responses.unsaid
         if unsaid is None or not self._endgame.wind_down(unsaid, command, now):
             self._close(command, now)
         return self._take(now)
@@ -536,7 +537,7 @@ class Conversation:
         self._tools.tick(now)
         undisturbed = self._quiet and not talk.leaving and self._endgame.last_word is None
         limit = self._call_limits.tick(now, quiet=undisturbed)
-        if isinstance(limit, LastWord):
+        if isinstance(limit, LastWord) and not talk.leaving:
             self._wind_down(limit, now)
         if isinstance(limit, EndCall):
             self._commands.do(limit)
@@ -575,13 +576,13 @@ class Conversation:
             self._commands.notice("budget_spent")
 
     def _wind_down(self, last: LastWord, now: float) -> bool:
-        """The model is to say a last word, and then the call ends. False: it is ending already, or is handed over."""
+        """The model is to say a last word, and then the call ends. False: it is ending already."""
         talk = self._talk
         ask = talk.ask(last.words)
-        if talk.leaving or not self._endgame.wind_down(ask, last.end, now, revocable=last.revocable):
+        if not self._endgame.wind_down(ask, last.end, now, revocable=last.revocable):
             return False
         self._keys.stop(now)
-        if self._speech.queued_ms > self._limits.goodbye_s * 1000:
+        if last.cuts_short and self._speech.queued_ms > self._limits.goodbye_s * 1000:
             talk.interrupt()  # nobody would live to hear the goodbye behind that
         self._responses.want(ask, now + last.wait_s if last.wait_s else 0.0)
         return True

@@ -252,6 +252,23 @@ async def test_an_end_in_the_middle_breaks_it_off(autojump_clock: MockClock, end
         assert calls[0].secure_digits == {}
 
 
+async def test_last_words_in_the_middle_are_said(autojump_clock: MockClock) -> None:
+    calls: list[LiveCall] = []
+
+    async def attend(call: LiveCall) -> None:
+        calls.append(call)
+
+    async with house(collecting("order", Say("Bye.", ms=600)), settings=SETTINGS, on_call=attend) as it:
+        await asked(it)
+        await it.hears_of("agent_said")
+        calls[0].say("Bye.")
+        calls[0].hang_up("enough")
+        began = trio.current_time()
+        assert (await it.ended())["reason"] == "agent_hung_up"
+        assert [facts["text"] for facts in it.told("agent_said")] == [ASK.text, "Bye."]
+        assert trio.current_time() - began < 3
+
+
 async def test_a_secret_reaches_the_application_and_nobody_else(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
