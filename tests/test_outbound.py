@@ -168,6 +168,44 @@ async def test_a_call_that_was_answered_survives_a_drain(autojump_clock: MockClo
         assert (await placed.until_ended()).reason == "caller_hung_up"
 
 
+@pytest.mark.parametrize("who", ["us", "them", "asterisk"])
+async def test_an_end_at_any_moment_leaves_nothing_behind(autojump_clock: MockClock, who: str) -> None:
+    reasons: set[str] = set()
+    async with house(Script.of(*[HELLO] * 60), settings=machine("go_on"), limit_s=9000) as it:
+        it.ari.dialplan |= {DETECT, GREETING_OVER}
+        for ms in range(0, 3000, 200 if who == "asterisk" else 100):
+            callee = Callee(after_s=1.0)
+            placed = place(it, callee)
+            with trio.move_on_after(ms / 1000):
+                await it.until(lambda it=callee: bool(it.channels) and isinstance(it.channel.dialplan, Place))  # type: ignore[misc]
+                await trio.sleep(0.5)
+                callee.channel.returns("amd", "HUMAN", "")
+                await placed.until_ended()
+            match who:
+                case "us":
+                    placed.hang_up()
+                case "them" if callee.channels and callee.channel.dialplan != HUNG_UP:
+                    callee.channel.hang_up(17)
+                case _:
+                    await it.ari.drop_connection()
+                    await trio.sleep(1)
+                    placed.hang_up()
+            reasons.add((await placed.until_ended()).reason)
+            assert free(it), ms
+            # What could not be told to Asterisk, the next sweep does.
+            await trio.sleep(61 if who == "asterisk" else 0.5)
+            assert not it.ari.bridges, ms
+            assert not [name for name in it.ari.channels if name.startswith("realtime-")], ms
+    assert (
+        reasons
+        >= {
+            "us": {"cancelled", "agent_hung_up"},
+            "them": {"busy", "caller_hung_up"},
+            "asterisk": {"cancelled", "agent_hung_up"},
+        }[who]
+    )
+
+
 async def test_whatever_ends_the_call_hangs_the_callee_up(autojump_clock: MockClock) -> None:
     async with house(
         Script.of(HELLO), settings=OUTBOUND, overrides={"limits.reconnect_s": "1", "limits.caller_waits_s": "1"}
