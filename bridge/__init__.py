@@ -5,7 +5,7 @@ The rooms of the house, in the order that data flows; `docs/design.md` tells the
 * words: `errors`, `config`, `session` (the model's settings)
 * protocols without I/O: `audiosocket`, `audio`, `playout`, `realtime`, `endpoint`, `dialect`, `ending`, `usage`
 * decisions without I/O: `conversation` and its parts around `talk`, `responses`, `barge_in`, `continuity`, `history`, `leg`
-* shells, on trio: `audiosocket_leg`, `media_clock`, `uplink`, `realtime_client`, `ari_control`, `tools`, `telemetry`
+* shells, on trio: `audiosocket_leg`, `media_clock`, `uplink`, `realtime_client`, `ari_app`, `ari_control`, `tools`
 * one call: `switchboard`, `model_sessions`, `live_call`, `call`; one process: `server`, `health_server`
 * commands: `__main__`, `doctor`; several processes: `supervisor`, decided in `worker_policy`; what they tell is in `health`
 * one session of a program: `realtime_session`, `session_engine`; decided in `item_cache`, `tool_turns`, `event_stream`

@@ -16,7 +16,8 @@ from bridge.destinations import DESTINATION, Destination
 from bridge.errors import ControlRefused
 
 if TYPE_CHECKING:
-    from bridge.ari_control import AriApp, ChannelControl
+    from bridge.ari_app import AriApp
+    from bridge.ari_control import ChannelControl
 
 logger = logging.getLogger("bridge.ari")
 

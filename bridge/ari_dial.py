@@ -20,7 +20,7 @@ from bridge.errors import ControlRefused
 from bridge.leg import ControlDigit, ControlEvent, ControlHungUp, Dialled, DialOutcome
 
 if TYPE_CHECKING:
-    from bridge.ari_control import AriApp
+    from bridge.ari_app import AriApp
 
 logger = logging.getLogger("bridge.ari")
 

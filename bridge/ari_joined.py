@@ -15,7 +15,7 @@ from bridge.ari_client import Message, attempt
 from bridge.ari_dial import NORMAL_CLEARING
 
 if TYPE_CHECKING:
-    from bridge.ari_control import AriApp
+    from bridge.ari_app import AriApp
 
 logger = logging.getLogger("bridge.ari")
 

@@ -28,7 +28,7 @@ from bridge.errors import ControlError, ControlUnavailable
 from bridge.leg import Dialled, DialOutcome
 
 if TYPE_CHECKING:
-    from bridge.ari_control import AriApp
+    from bridge.ari_app import AriApp
 
 logger = logging.getLogger("bridge.ari")
 

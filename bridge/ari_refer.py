@@ -16,7 +16,8 @@ from bridge.ari_checks import has_extension
 from bridge.errors import ControlRefused, ControlUnavailable
 
 if TYPE_CHECKING:
-    from bridge.ari_control import AriApp, ChannelControl
+    from bridge.ari_app import AriApp
+    from bridge.ari_control import ChannelControl
 
 CONTEXT = "realtime-refer"
 # A telephone that was asked calls first, and tells then; the far end rings meanwhile.

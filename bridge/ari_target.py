@@ -20,7 +20,8 @@ from bridge.errors import ControlError, ControlUnavailable
 from bridge.leg import ControlEvent, Dialled
 
 if TYPE_CHECKING:
-    from bridge.ari_control import AriApp, ChannelControl
+    from bridge.ari_app import AriApp
+    from bridge.ari_control import ChannelControl
 
 CONSULT_PREFIX = "realtime-consult-"
 

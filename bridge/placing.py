@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import trio
 
-from bridge.ari_control import AriApp
+from bridge.ari_app import AriApp
 from bridge.ari_outgoing import OutgoingControl
 from bridge.config import Config
 from bridge.ending import EndReason

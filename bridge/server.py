@@ -26,7 +26,8 @@ import trio
 
 from bridge import routing, telemetry
 from bridge.agent import Agent
-from bridge.ari_control import AriApp, ChannelControl
+from bridge.ari_app import AriApp
+from bridge.ari_control import ChannelControl
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call

@@ -16,8 +16,9 @@ import msgspec
 import pytest
 import trio
 
+from bridge.ari_app import AriApp
 from bridge.ari_client import AriClient, Message
-from bridge.ari_control import AriApp, ChannelControl
+from bridge.ari_control import ChannelControl
 from bridge.config import Asterisk
 from bridge.ending import EndReason
 from bridge.errors import ControlRefused

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 import trio
 
-from bridge.ari_control import AriApp, ChannelControl, harmless
+from bridge.ari_app import AriApp
+from bridge.ari_control import ChannelControl, harmless
 from bridge.config import Asterisk, FormatChoice
 from bridge.ending import EndReason
 from bridge.errors import ControlRefused, ControlUnavailable

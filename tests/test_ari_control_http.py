@@ -11,7 +11,8 @@ import test_ari_control
 import trio
 from test_ari_control import BRIDGE, CALL, running
 
-from bridge.ari_control import AriApp, ChannelControl
+from bridge.ari_app import AriApp
+from bridge.ari_control import ChannelControl
 from bridge.config import Asterisk
 from bridge.ending import EndReason
 

@@ -98,6 +98,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "ari_rest",
                 "ari_http",
                 "ari_control",
+                "ari_app",
                 "ari_dial",
                 "ari_target",
                 "ari_joined",

@@ -8,7 +8,8 @@ from test_dialplan_reasons import MEANT
 
 from asterisk.line import Line, free_port, new_test_id, until
 from asterisk.victim import Victim
-from bridge.ari_control import AriApp, ChannelControl
+from bridge.ari_app import AriApp
+from bridge.ari_control import ChannelControl
 from bridge.config import Asterisk
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
 from simulators.realtime_server import RealtimeServer

@@ -15,7 +15,8 @@ from asterisk.line import free_port, line
 from asterisk.talking import BAND_HZ
 from asterisk.test_doctor import findings, verdicts
 from asterisk.test_endings import TRANSFERS
-from bridge.ari_control import AriApp, ChannelControl
+from bridge.ari_app import AriApp
+from bridge.ari_control import ChannelControl
 from bridge.config import RequestsChoice
 from bridge.ending import EndReason
 from simulators.model_script import Call, Say, Script
