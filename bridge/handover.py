@@ -80,6 +80,8 @@ class Handover:
             "Do not call a tool."
         )
         talk.step(Step.BRIEF)
+        talk.elsewhere = True
+        talk.hold_speech()
         self._say(_Words(ask, transfer, now + 2 * talk.limits.goodbye_s, briefing=True))
 
     def _say(self, words: _Words) -> None:
@@ -122,6 +124,8 @@ class Handover:
     def stay(self) -> None:
         """The caller stays with the agent."""
         self._words = None
+        self._talk.elsewhere = False
+        self._talk.hold_speech()
 
     @property
     def speaking(self) -> bool:

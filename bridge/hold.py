@@ -76,7 +76,7 @@ class Hold:
             talk.on_hold = True
             if talk.barge_in.deaf() is Reaction.RESUME:
                 talk.speech.resume()
-            talk.speech.hold(True)
+            talk.hold_speech()
         talk.held_back = By.APPLICATION in self._since
         talk.commands.notice("hold_begins", by=by.value)
 
@@ -88,7 +88,7 @@ class Hold:
         talk = self._talk
         if not self._since:
             talk.on_hold = False
-            talk.speech.hold(False)
+            talk.hold_speech()
             talk.activity_at = now
         talk.held_back = By.APPLICATION in self._since
         talk.commands.notice("hold_ends", by=by.value, seconds=round(now - since, 1))

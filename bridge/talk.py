@@ -65,6 +65,8 @@ class Talk:
         """Why the model gets silence in the place of the caller's audio; empty: it does not."""
         self.on_hold = self.held_back = self.agent_muted = False
         """On hold, whoever wanted it; by an application, so that the agent is to say nothing; the agent is muted."""
+        self.elsewhere = False
+        """The agent speaks to who is to take over the call, not to the caller."""
         self.no_prompt_until = 0.0
         """Until then a response that the server begins is its question whether the caller is there, and is not wanted."""
         self._items_made = 0
@@ -78,6 +80,10 @@ class Talk:
     def leaving(self) -> bool:
         """The agent hears nobody: it takes leave, or says what comes before that (`handover`)."""
         return self.state in (State.CLOSING, State.ANNOUNCING)
+
+    def hold_speech(self) -> None:
+        """The agent's words stand still while the call is on hold, unless they are for somebody else."""
+        self.speech.hold(self.on_hold and not self.elsewhere)
 
     def step(self, step: Step) -> None:
         """Change the state by the table; raises `ModelProtocolError` for what it does not know."""

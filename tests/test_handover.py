@@ -191,3 +191,22 @@ def test_hang_up_and_transfer_in_one_breath() -> None:
         "call_id": "C2",
         "output": "Not done: the call is ending.",
     }
+
+
+def test_a_caller_who_puts_us_on_hold_does_not_stop_the_words_to_who_takes_over() -> None:
+    rig = briefing()
+    rig.created("R2")
+    rig.delta(400, "R2", "A2")
+    rig.done("R2")
+    rig.play(100)
+    rig.it.caller_held(True, rig.now)
+    assert Briefed(True) in acts(rig.play(400))
+    rig.it.transfer_failed("C1", "desk declined the call", rig.now)
+    rig.created("R3")
+    rig.delta(100, "R3", "A3")
+    rig.done("R3")
+    rig.play(300)
+    assert not rig.playout.idle, "but what is for the caller waits for his return"
+    rig.it.caller_held(False, rig.now)
+    rig.play(140)
+    assert rig.playout.idle
