@@ -25,6 +25,9 @@ from bridge.ending import Ending, EndReason
 from bridge.errors import ControlError
 from bridge.leg import CallControl, ControlDigit, ControlHungUp, Dialled, DialOutcome, TransferTarget
 
+# The key that takes a call is told a few packets longer than its event (RFC 4733 repeats its end): joined at once, the
+# caller got it too in 1 of 6 calls on 22.10.1, with this pause in none of 16.
+_KEY_OVER_S = 0.1
 # Asterisk has answered all of it in 5 ms; a control connection that hangs must not keep who was dialled for ever.
 _RELEASE_S = 3.0
 
@@ -92,6 +95,7 @@ class Transfers:
                 raise ControlError(_why(transfer.name, dialled))
             if it.mode == "warm":
                 await self._consult(transfer, target)
+                await trio.sleep(_KEY_OVER_S)
             await target.join()
         finally:
             with trio.move_on_after(_RELEASE_S, shield=True):

@@ -49,9 +49,9 @@ SPEECH_DBFS = -45.0
 class Caller:
     """One far end; made by `dial` or `answer`. `run` must be running for anything to happen.
 
-    Records: `heard_frames` (arrival, audio), `violations` (why it hung up, as Asterisk would), `split_frames` (a header
-    came without all of its payload: only on memory streams a sign of two writes), `ended` and `ended_how`: what the
-    bridge did first, None when we aborted or refused it.
+    Records: `heard_frames` (arrival, audio), `digits_heard` (only whom Asterisk has dialled gets any), `violations` (why it
+    hung up, as Asterisk would), `split_frames` (a header came without all of its payload: only on memory streams a sign of
+    two writes), `ended` and `ended_how`: what the bridge did first, None when we aborted or refused it.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Caller:
         self.call_id = call_id
         self.heard_frames: list[tuple[float, bytes]] = []
         self.violations: list[str] = []
+        self.digits_heard = ""
         self.split_frames = 0
         self.ended = trio.Event()
         self.ended_how: Literal["hangup", "fin", "reset"] | None = None
@@ -310,6 +311,10 @@ class Caller:
             if frame.kind is Kind.HANGUP:
                 self.ended_how = "hangup"
                 return False
+            if frame.kind is Kind.DTMF and not self._may_press:
+                # We are the one whom Asterisk has dialled: the other side's keys come so.
+                self.digits_heard += frame.payload.decode("ascii", "replace")
+                continue
             if frame.kind not in RATE_HZ_OF_KIND:
                 self.violations.append(f"sent a {frame.kind.name} frame, for which Asterisk hangs up")
                 return False
