@@ -66,14 +66,13 @@ def shown_caller(number: str, name: str) -> dict[str, str]:
 class OutgoingChannel:
     """One channel to somebody whom we call. `create`, then `dial`; `hang_up` at the end in any case, unless `let_go`.
 
-    `answered` is set by the answer; `early_media` when sound comes before it.
+    `answered` is set by the answer.
     """
 
     def __init__(self, app: AriApp, channel_id: str) -> None:
         self.channel_id = channel_id
         self.name = channel_id
         self.answered = False
-        self.early_media = trio.Event()
         self._app = app
         self._in_stasis = trio.Event()
         self._settled = trio.Event()
@@ -210,8 +209,6 @@ class OutgoingChannel:
                 self._in_stasis.set()
             case "ChannelStateChange" if event.channel is not None and event.channel.state == "Up":
                 self._up()
-            case "Dial" if event.dialstatus == "PROGRESS":
-                self.early_media.set()
             case "Dial" if event.dialstatus in _OUTCOME_OF_DIALSTATUS:
                 # Told of Local channels only, which then stay until somebody removes them.
                 self._refused = _OUTCOME_OF_DIALSTATUS[event.dialstatus]

@@ -104,9 +104,9 @@ class DialledTarget:
 
     async def _start_music(self, music: str) -> None:
         self._music = True
-        await attempt(self._app.request("POST", f"channels/{self._control.channel_id}/moh", mohClass=music))
+        await attempt(self._control.start_music(music))
 
     async def _stop_music(self) -> None:
         if self._music:
             self._music = False
-            await attempt(self._app.request("DELETE", f"channels/{self._control.channel_id}/moh"))
+            await attempt(self._control.stop_music())
