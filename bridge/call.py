@@ -11,7 +11,7 @@
         |   `- transmit          uplink -> model, where it had to wait
         |- watch_control         ARI events of this channel
         `- run tool, transfer    as the conversation asks
-    then, shielded and bounded:  control.release, leg.close, the record
+    then, shielded and bounded:  control.release, leg.close, the record, and whoever keeps it (`call_watcher`)
 
 Decisions are made by the synchronous `Conversation`; `_apply` carries them out without a checkpoint, so inputs of the
 clock and of the tasks can not interleave inside one decision, and there is no lock.
@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,7 +31,9 @@ import trio
 from bridge import call_tools, telemetry
 from bridge.agent import Agent
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
+from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread, recording_of
+from bridge.call_watcher import CallWatcher, tell_of_call, tell_of_end
 from bridge.config import Asterisk, Limits, Realtime, media_format_name
 from bridge.conversation import Conversation
 from bridge.dialogue import (
@@ -114,12 +116,13 @@ class Services:
     clock: MediaClock
     answer: str = Asterisk().answer
     lag_ms: int = Asterisk().lag_ms
-    tools: ToolRegistry = field(default_factory=ToolRegistry)
+    tools_for: Callable[[str, Agent], ToolRegistry] = lambda name, agent: ToolRegistry()
     sounds: Mapping[str, Sounds] = field(default_factory=dict)
     prices: PriceTable = field(default_factory=load_prices)
     connect_stream: ConnectStream | None = None
     run_blocking: InThread = in_thread
     on_call: Callable[[LiveCall], Awaitable[None]] | None = None
+    watchers: Sequence[CallWatcher] = ()
     calls: dict[str, LiveCall] = field(default_factory=dict)  # the running ones, by call id: each enters itself
 
 
@@ -130,7 +133,7 @@ async def run_call(
     agent: Agent,
     services: Services,
     opening: Opening = ANSWERED,
-) -> telemetry.CallRecord:
+) -> CallRecord:
     """Hold one call from its first frame to its last; returns its record, which has been logged. With `control.places` it
     is rung first, as soon as the model is ready, and may end unanswered.
 
@@ -167,15 +170,17 @@ class _Call:
         self._scope = trio.CancelScope()
         self._ending = Ending(self._scope.cancel)
         self._began = trio.current_time()
-        self.record = telemetry.CallRecord(
+        self.record = CallRecord(
             call_id=str(leg.call_id),
             agent=agent_name,
             direction="outbound" if control.places else "inbound",
             caller=control.caller,
             called=control.called,
+            began_unix_s=time.time(),
             media_format=media_format_name(self._format.rate_hz),
         )
-        own = [*call_tools.tools_of(agent), *services.tools.declarations()]
+        self._tools = services.tools_for(agent_name, agent)
+        own = [*call_tools.tools_of(agent), *self._tools.declarations()]
         self._usage = Usage(services.prices, priced_as=services.realtime.priced_as)
         self._conversation: Dialogue = Conversation(
             agent,
@@ -228,8 +233,9 @@ class _Call:
             services.connect_stream,
         )
 
-    async def run(self) -> telemetry.CallRecord:
+    async def run(self) -> CallRecord:
         self._services.calls[self._live.call_id] = self._live
+        tell_of_call(self._services.watchers, self._live)
         try:
             async with trio.open_nursery() as self._sessions:
                 if self._recording is not None:
@@ -257,6 +263,7 @@ class _Call:
                     await self._farewell()
         finally:
             self._close_record()
+            await tell_of_end(self._services.watchers, self.record, self._limits.farewell_s)
         return self.record
 
     # Tasks -----------------------------------------------------------------------------------------------------------
@@ -420,7 +427,7 @@ class _Call:
             )
 
     async def _run_tool(self, command: RunTool) -> None:
-        tools, live, limit_s = self._services.tools, self._live, self._limits.tool_s
+        tools, live, limit_s = self._tools, self._live, self._limits.tool_s
         if self._is_manual(command):
             output = await live.wait_for_answer(command, limit_s)
         else:
@@ -437,7 +444,7 @@ class _Call:
 
     def _is_manual(self, command: RunTool) -> bool:
         """Whether the application in the call answers this tool."""
-        return self._services.on_call is not None and self._services.tools.is_manual(command.name)
+        return self._services.on_call is not None and self._tools.is_manual(command.name)
 
     async def _press_keys(self, command: PressKeys) -> None:
         output = "pressed"

@@ -75,6 +75,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     health_address: str = "127.0.0.1:9192"
     control_address: str = "127.0.0.1:9292"
     control_token: str = ""
+    data_dir: str = "data"
 
 
 class Asterisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,6 +196,7 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("BRIDGE_HEALTH_ADDRESS", "server.health_address"),
     ("BRIDGE_CONTROL_ADDRESS", "server.control_address"),
     ("BRIDGE_CONTROL_TOKEN", "server.control_token"),
+    ("BRIDGE_DATA_DIR", "server.data_dir"),
     ("BRIDGE_ARI_URL", "asterisk.url"),
     ("BRIDGE_ARI_USERNAME", "asterisk.username"),
     ("BRIDGE_ARI_PASSWORD", "asterisk.password"),
@@ -308,7 +310,8 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
     }
     prices = str(folder / config.realtime.prices) if config.realtime.prices else ""
     realtime = msgspec.structs.replace(config.realtime, prices=prices)
-    return msgspec.structs.replace(config, agents=agents, realtime=realtime)
+    server = msgspec.structs.replace(config.server, data_dir=str(folder / config.server.data_dir))
+    return msgspec.structs.replace(config, server=server, agents=agents, realtime=realtime)
 
 
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".

@@ -87,6 +87,7 @@ class LiveCall:
         self.answered = False
         self._recording_held = recording_held
         self._observers: Observers[CallEvent] = Observers(WAITING_EVENTS)
+        self._listeners: list[tuple[EventFilter, Callable[[CallEvent], None]]] = []
         self._answers: dict[str, tuple[trio.Event, list[str]]] = {}
 
     @property
@@ -106,6 +107,12 @@ class LiveCall:
         is slow loses the oldest events. The events of the call itself have plain names, such as `caller_said`."""
         wanted = EventFilter.parse(words)
         return self._observers.open(lambda event: wanted.takes(event.type))
+
+    def listen(self, words: Iterable[str] | None, heard: Callable[[CallEvent], None]) -> None:
+        """Have `heard` called for each event, by the filter's words, until the call ends: for watchers, which may miss
+        none. It must be quick, since the media clock waits, and must not raise."""
+        wanted = EventFilter.parse(words)
+        self._listeners.append((wanted, heard))
 
     # Taking part -----------------------------------------------------------------------------------------------------
 
@@ -201,14 +208,20 @@ class LiveCall:
 
     def saw(self, source: Literal["server", "client"], payload: bytes) -> None:
         """A Realtime event passed. Parsed only where somebody listens."""
-        if self._observers.any:
+        if self._observers.any or self._listeners:
             event = msgspec.json.decode(payload)
-            self._observers.tell(CallEvent(source, self._clock(), str(event.get("type", "")), event))
+            self._tell(CallEvent(source, self._clock(), str(event.get("type", "")), event))
 
     def noticed(self, notice: Notice) -> None:
         """The bridge tells something about the call."""
+        self._tell(CallEvent("call", self._clock(), notice.event, notice.facts))
+
+    def _tell(self, event: CallEvent) -> None:
         if self._observers.any:
-            self._observers.tell(CallEvent("call", self._clock(), notice.event, notice.facts))
+            self._observers.tell(event)
+        for wanted, heard in self._listeners:
+            if wanted.takes(event.type):
+                heard(event)
 
     def tool_wanted(self, command: RunTool) -> None:
         """A manual tool is called: from here on it can be answered, so before any observer runs."""
@@ -246,5 +259,6 @@ class LiveCall:
             _log.exception("the application's on_call failed; the call goes on without it")
 
     def end(self) -> None:
-        """The call is over: streams end."""
+        """The call is over: streams end, listeners hear nothing more."""
+        self._listeners.clear()
         self._observers.end(None)

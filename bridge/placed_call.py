@@ -8,11 +8,11 @@ from typing import Any
 import trio
 
 from bridge.ari_outgoing import OutgoingControl, Phase
+from bridge.call_record import CallRecord
 from bridge.ending import EndReason
 from bridge.live_call import LiveCall
 from bridge.outbound import CallOrder
 from bridge.switchboard import Expectation
-from bridge.telemetry import CallRecord
 
 ENDED = "ended"
 

@@ -17,7 +17,8 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
@@ -31,7 +32,9 @@ from bridge.ari_control import ChannelControl
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
+from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread
+from bridge.call_watcher import CallWatcher, tell_of_end
 from bridge.config import Config
 from bridge.control_desk import ControlDesk
 from bridge.ending import FAREWELLS, EndReason, reason_for
@@ -49,6 +52,7 @@ from bridge.prices import load_prices
 from bridge.sound_files import load_sounds
 from bridge.switchboard import DRAINING, Expectation, Switchboard
 from bridge.tools import ToolRegistry
+from bridge.watchers import watchers_of
 from bridge.worker_link import LinkError, OrderLine, Receiver, report_to
 from bridge.worker_policy import Order
 
@@ -73,6 +77,7 @@ class Seams:
     listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     control_listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     run_blocking: InThread = in_thread
+    watchers: Sequence[CallWatcher] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,13 @@ class Bridge:
             clock=MediaClock(self._lateness.note),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
-            tools=tools,
+            tools_for=lambda name, agent: tools,
             sounds=load_sounds(config.agents),
             prices=load_prices(config.realtime.prices),
             connect_stream=seams.connect_model,
             run_blocking=seams.run_blocking,
             on_call=on_call,
+            watchers=[*watchers_of(config), *seams.watchers],
         )
         self._seams = seams
         self._draining = trio.Event()
@@ -164,6 +170,8 @@ class Bridge:
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
         control_scope = trio.CancelScope(shield=True)
         async with trio.open_nursery() as outer:
+            for watcher in self._services.watchers:
+                await outer.start(watcher.run)
             outer.start_soon(self._services.clock.run)
             outer.start_soon(self._serve_control, control_scope)
             try:
@@ -330,21 +338,23 @@ class Bridge:
 
     async def _turn_away(
         self, call_id: UUID, agent: str, control: CallControl, reason: EndReason, detail: str
-    ) -> telemetry.CallRecord:
+    ) -> CallRecord:
         """End a call that never got as far as `run_call`; it has its record all the same."""
         with trio.move_on_after(self._config.limits.farewell_s, shield=True):
             await control.release(reason, detail)
         farewell = FAREWELLS[reason]
-        record = telemetry.CallRecord(
+        record = CallRecord(
             call_id=str(call_id),
             agent=agent,
             direction="outbound" if control.places else "inbound",
             caller=control.caller,
             called=control.called,
+            began_unix_s=time.time(),
         )
         record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
         record.error = {"code": None, "message": detail} if farewell.failure else None
         telemetry.call_ended(record, failure=farewell.failure)
+        await tell_of_end(self._services.watchers, record, self._config.limits.farewell_s)
         return record
 
     # A media connection has arrived ----------------------------------------------------------------------------------
@@ -383,8 +393,8 @@ class Bridge:
             await self._plain.run(leg)
 
     async def _hold(self, leg: AudioSocketLeg, it: Expectation) -> None:
-        record = telemetry.CallRecord(
-            call_id=str(it.call_id), reason=EndReason.SERVER_DRAINING.value, detail=DRAINING
+        record = CallRecord(
+            call_id=str(it.call_id), began_unix_s=time.time(), reason=EndReason.SERVER_DRAINING.value, detail=DRAINING
         )
         try:
             with self.switchboard.slot():

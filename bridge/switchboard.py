@@ -16,6 +16,7 @@ import trio
 
 from bridge import next_step
 from bridge.agent import Agent
+from bridge.call_record import CallRecord
 from bridge.config import MediaFormat
 from bridge.destinations import Destination
 from bridge.ending import EndReason
@@ -25,7 +26,6 @@ from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlEvent, ControlHungUp, TransferTarget
 from bridge.opening import ANSWERED, Opening
 from bridge.recording_state import RecordingStep
-from bridge.telemetry import CallRecord
 
 DRAINING = "the bridge is being stopped"
 

@@ -9,86 +9,16 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
-from bridge.latency import CallLatency, Latencies
-from bridge.usage import UsageTotals, usd_of
+from bridge.call_record import CallRecord
 
 call_id_of_context: contextvars.ContextVar[str] = contextvars.ContextVar("call_id", default="")
 
 _log = logging.getLogger("bridge.call")
-
-
-@dataclass(slots=True)
-class CallRecord:
-    """Everything that is worth keeping of one call; filled while it runs, logged once at its end.
-
-    `hangup_cause` is Q.850: the caller's, or what signalling was told where we hung up; 0: none is known.
-    `model_ready_after_s` (first session), `answered_after_s`, `greeted_after_s` (first frame) count from the media on.
-    `usage` and `cost_usd` are the server's figures at the prices of `priced_as_of`; `cost_usd` is None when nothing could
-    be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
-    `recording` says who recorded, where the file is and how much it holds; empty where the agent has no recording.
-    """
-
-    call_id: str
-    agent: str = ""
-    direction: Literal["inbound", "outbound"] = "inbound"
-    caller: str = ""
-    called: str = ""
-    media_format: str = ""
-    began_unix_s: float = field(default_factory=time.time)
-    reason: str = ""
-    detail: str = ""
-    hangup_cause: int = 0
-    also: list[str] = field(default_factory=list)
-    completion_reason: str = ""
-    error: dict[str, str | None] | None = None
-    duration_s: float = 0.0
-    model_ready_after_s: float | None = None
-    answered_after_s: float | None = None
-    greeted_after_s: float | None = None
-    replies: int = 0
-    model_reply_ms: Latencies = field(default_factory=Latencies)
-    bridge_reply_ms: Latencies = field(default_factory=Latencies)
-    uplink_ms: Latencies = field(default_factory=Latencies)
-    frame_lateness_ms: Latencies = field(default_factory=Latencies)
-    frames_late: int = 0
-    frames_lost: int = 0
-    audio_to_model_ms: int = 0
-    audio_dropped_ms: int = 0
-    audio_heard_ms: int = 0
-    interruptions: int = 0
-    underruns: int = 0
-    turns: CallLatency = field(default_factory=CallLatency)
-    usage: UsageTotals = field(default_factory=UsageTotals)
-    cost_usd: float | None = None
-    priced_as_of: str = ""
-    model_reconnects: int = 0
-    longest_silence_ms: int = 0
-    recording: dict[str, object] = field(default_factory=dict)
-
-    def account(self, usage: UsageTotals, priced_as_of: str) -> None:
-        """Enter what the call used, and what that costs."""
-        self.usage, self.cost_usd, self.priced_as_of = usage, usd_of(usage.cost_nano_usd), priced_as_of
-
-    def facts(self) -> dict[str, Any]:
-        """The record as plain JSON types."""
-        facts: dict[str, Any] = {}
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            match value:
-                case Latencies() | CallLatency():
-                    facts[name] = value.summary()
-                case UsageTotals():
-                    facts[name] = msgspec.to_builtins(value)
-                case _:
-                    facts[name] = value
-        return facts
 
 
 def notice(event: str, facts: Mapping[str, object]) -> None:

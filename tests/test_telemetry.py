@@ -6,8 +6,9 @@ import json
 import logging
 from typing import Any
 
+from bridge.call_record import CallRecord
 from bridge.latency import Stage, TurnSpans
-from bridge.telemetry import CallRecord, ConsoleFormatter, JsonFormatter, call_id_of_context
+from bridge.telemetry import ConsoleFormatter, JsonFormatter, call_id_of_context
 from bridge.usage import UsageTotals
 
 

@@ -1,0 +1,60 @@
+"""Whoever looks on at every call of a process: hooks, the keeper of records, traces. See `watchers`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from bridge.call_record import CallRecord
+from bridge.live_call import LiveCall
+
+_log = logging.getLogger("bridge.watcher")
+
+
+class CallWatcher(Protocol):
+    """What fails in a watcher is logged and costs no call."""
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Work beside all calls until cancelled; `started` when calls may come. Raises `ConfigError` before that, where
+        the settings can not be carried out. Cancelled when the last call has ended."""
+        ...
+
+    def begins(self, call: LiveCall) -> None:
+        """A call begins; `LiveCall.listen` tells of what happens in it. Synchronous, and quick: the media clock waits."""
+        ...
+
+    async def ended(self, record: CallRecord) -> None:
+        """A call has ended, also one that never began; its record is complete. The call holds its slot until this
+        returns, for `limits.farewell_s` at most, so what is kept here is kept of every call that counts as ended."""
+        ...
+
+
+def tell_of_call(watchers: Sequence[CallWatcher], call: LiveCall) -> None:
+    """Tell all watchers that a call begins."""
+    for watcher in watchers:
+        try:
+            watcher.begins(call)
+        except Exception:
+            _log.exception("a watcher failed at the beginning of a call, which goes on")
+
+
+async def tell_of_end(watchers: Sequence[CallWatcher], record: CallRecord, limit_s: float) -> None:
+    """Tell all watchers side by side how a call ended, shielded, for `limit_s` at most."""
+    if not watchers:
+        return
+
+    async def tell(watcher: CallWatcher) -> None:
+        try:
+            await watcher.ended(record)
+        except Exception:
+            _log.exception("a watcher failed at the end of a call")
+
+    with trio.move_on_after(limit_s, shield=True) as bound:
+        async with trio.open_nursery() as nursery:
+            for watcher in watchers:
+                nursery.start_soon(tell, watcher)
+    if bound.cancelled_caught:
+        _log.warning("what was to be kept of a call took longer than %g s and was cut short", limit_s)
