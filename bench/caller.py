@@ -61,9 +61,10 @@ class CallerEnd:
             return
         if sent != len(frame):
             self.notes.violation("the bridge does not read: a short write")
-        self.notes.frames_sent += 1
+        now = time.monotonic()
+        self.notes.frame_sent(now, FRAME_MS)
         if clicks:
-            self.notes.clicks.append((time.monotonic(), None))
+            self.notes.clicks.append((now, None))
 
     def on_readable(self) -> None:
         """Take what the bridge sent."""

@@ -19,7 +19,7 @@ LATENESS_P99_MS = 10.0
 GENERATOR_P99_MS = 5.0
 # One sample either way at each edge of a reply is rounding.
 _HEARD_TOLERANCE_MS = 1.0
-# Frames under way when the window opens and closes, the resampler's 2 ms, and an append that is not full yet.
+# A frame under way at best when the window opens and closes, the resampler's 2 ms, and an append that is not full yet.
 _UPLINK_TOLERANCE_MS = 120.0
 _CLICK_PATIENCE_S = 1.0
 
@@ -138,12 +138,13 @@ def _no_nan(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time of measurement, in monotonic seconds, and each call's counters at its two ends."""
+    """The time of measurement, in monotonic seconds; how much audio of each call was pending just before it and just
+    after it, at the least (`CallNotes.least_pending_ms`), and how much silence the generator may have caused between."""
 
     begins: float
     ends: float
-    frames_sent: Sequence[tuple[int, int]]
-    appended_bytes: Sequence[tuple[int, int]]
+    pending_ms: Sequence[tuple[float, float]]
+    stalled_ms: Sequence[float]
 
     def __contains__(self, when: float | None) -> bool:
         return when is not None and self.begins <= when < self.ends
@@ -206,11 +207,11 @@ def _broken_promise(reply: Reply) -> str:
 
 
 def _uplink_lost_ms(window: Window) -> float:
-    """Audio of the callers that did not reach the model, or reached it twice, beyond what may be under way."""
+    """Audio of the callers that did not reach the model, or reached it twice, beyond the rounding of an append."""
     lost = 0.0
-    for frames, appended in zip(window.frames_sent, window.appended_bytes, strict=True):
-        missing = (frames[1] - frames[0]) * FRAME_MS - (appended[1] - appended[0]) / 48
-        if abs(missing) > _UPLINK_TOLERANCE_MS:
+    for (before, after), stalled in zip(window.pending_ms, window.stalled_ms, strict=True):
+        missing = after - before
+        if missing > _UPLINK_TOLERANCE_MS or missing < -_UPLINK_TOLERANCE_MS - stalled:
             lost += abs(missing)
     return lost
 

@@ -156,7 +156,7 @@ class ModelEnd:
         # Each `=` at the end is a byte less; unmasking the two characters shows them.
         key, end = frame.key, len(masked) - 2
         padding = (masked[end - 1] ^ key[(end - 1) & 3] == 0x3D) + (masked[end - 2] ^ key[(end - 2) & 3] == 0x3D)
-        self.notes.appended_bytes += len(audio) // 4 * 3 - padding
+        self.notes.appended(len(audio) // 4 * 3 - padding)
         if not is_silence(audio):
             self._click_heard()
 

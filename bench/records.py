@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass, field
+
+# 24 kHz, 16 bits.
+MODEL_BYTES_PER_MS = 48
+# Below the 100 ms after which the bridge feeds silence (`call.UPLINK_GAP_S`), by more than a frame.
+STALL_MS = 75.0
 
 
 @dataclass(slots=True)
@@ -30,10 +36,37 @@ class CallNotes:
     established_at: float | None = None
     replies: list[Reply] = field(default_factory=list)
     arrivals: array[float] = field(default_factory=lambda: array("d"))
-    frames_sent: int = 0
+    sent_ms: int = 0
+    last_sent_at: float = math.inf
+    stalled_ms: float = 0.0  # silences of ours that the bridge may have filled, see `frame_sent`
     appended_bytes: int = 0
+    least_pending_ms: float = math.inf  # of `pending_ms`, since `forget_pending`
     clicks: list[tuple[float, float | None]] = field(default_factory=list)  # sent, arrived
     violations: list[str] = field(default_factory=list)
+
+    def frame_sent(self, now: float, ms: int) -> None:
+        """A frame has been sent to the bridge. After a longer gap than a telephone leaves (the generator was kept from its
+        work) the bridge has fed the model silence of its own, and that is no fault."""
+        gap_ms = (now - self.last_sent_at) * 1000
+        if gap_ms > STALL_MS:
+            self.stalled_ms += gap_ms
+        self.last_sent_at = now
+        self.sent_ms += ms
+
+    def appended(self, size: int) -> None:
+        """The model has got so many bytes of the caller's audio."""
+        self.appended_bytes += size
+        self.least_pending_ms = min(self.least_pending_ms, self.pending_ms)
+
+    @property
+    def pending_ms(self) -> float:
+        """The caller's audio that the model has not got; what was said before there was a session is part of it."""
+        return self.sent_ms - self.appended_bytes / MODEL_BYTES_PER_MS
+
+    def forget_pending(self) -> None:
+        """Begin `least_pending_ms` anew. What was sent and has not arrived changes with the bridge's haste of the moment;
+        its least over a while changes with what was lost or added alone."""
+        self.least_pending_ms = math.inf
 
     def violation(self, text: str) -> None:
         """Something that Asterisk or the real server would not put up with. The first few tell enough."""

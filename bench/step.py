@@ -74,20 +74,23 @@ def _measure(plan: Plan, calls: int, generator: Generator, process: BridgeProces
     except SetUpFailed as error:
         generator.run_for(1.0)  # the bridge has yet to say why
         raise SetUpFailed("; ".join([str(error), *_complaints(process)[:2]])) from error
-    generator.run_for(plan.talk.spread_s + plan.settle_s)
+    generator.run_for(plan.talk.spread_s)
+    before = _least_pending(plan, generator)
+    stalled = [call.stalled_ms for call in generator.calls]
     lateness_from, own_from = len(generator.lateness), time.process_time()
-    counters_from = [(call.frames_sent, call.appended_bytes) for call in generator.calls]
     begins = process.usage()
     generator.run_for(plan.seconds)
     ends = process.usage()
     own = time.process_time() - own_from
+    lateness_to = len(generator.lateness)
+    after = _least_pending(plan, generator)
     window = Window(
         begins.at,
         ends.at,
-        [(before[0], call.frames_sent) for before, call in zip(counters_from, generator.calls, strict=True)],
-        [(before[1], call.appended_bytes) for before, call in zip(counters_from, generator.calls, strict=True)],
+        list(zip(before, after, strict=True)),
+        [call.stalled_ms - earlier for call, earlier in zip(generator.calls, stalled, strict=True)],
     )
-    lateness = generator.lateness[lateness_from:]
+    lateness = generator.lateness[lateness_from:lateness_to]
     generator.hang_up()
     step = report(generator.calls, window, plan.format, plan.candidate.version)
     step.generator_lateness = spread(seconds * 1000 for seconds in lateness)
@@ -95,6 +98,14 @@ def _measure(plan: Plan, calls: int, generator: Generator, process: BridgeProces
     _add_usage(step, empty, begins, ends)
     step.violations += _complaints(process)
     return step
+
+
+def _least_pending(plan: Plan, generator: Generator) -> list[float]:
+    """Let the calls go on for a while, and tell how much of each was pending in it at the least."""
+    for call in generator.calls:
+        call.forget_pending()
+    generator.run_for(plan.settle_s)
+    return [min(call.least_pending_ms, call.pending_ms) for call in generator.calls]
 
 
 def _add_usage(step: Step, empty: Usage, begins: Usage, ends: Usage) -> None:

@@ -176,7 +176,7 @@ def a_call() -> CallNotes:
     return notes
 
 
-WINDOW = Window(0.0, 10.0, [(0, 500)], [(0, 480_000)])
+WINDOW = Window(0.0, 10.0, [(20.0, 40.0)], [0.0])
 
 
 def test_a_report() -> None:
@@ -189,12 +189,30 @@ def test_a_report() -> None:
     assert step.uplink_lost_ms == 20, "the click at 3.0 never arrived; the one at 9.5 may be on its way"
 
 
+def test_audio_under_way_is_not_lost_and_silence_for_a_stalled_generator_is_not_added() -> None:
+    notes = CallNotes(0)
+    for n in range(100):
+        notes.frame_sent(n * 0.02, 20)
+        if n < 50:
+            notes.appended(960)
+    notes.forget_pending()
+    notes.appended(50 * 960)  # a bridge that was kept from its work catches up
+    assert notes.least_pending_ms == 0
+    assert notes.stalled_ms == 0
+    notes.frame_sent(2.28, 20)
+    assert notes.stalled_ms == pytest.approx(300)
+    fed = Window(0.0, 10.0, [(20.0, -280.0)], [notes.stalled_ms])
+    assert report([a_call()], fed, "slin16", "3.11.7").uplink_lost_ms == 20, "the click alone"
+    twice = Window(0.0, 10.0, [(20.0, -280.0)], [0.0])
+    assert report([a_call()], twice, "slin16", "3.11.7").uplink_lost_ms == 320
+
+
 def test_what_does_not_hold() -> None:
     notes = a_call()
     notes.replies[0].heard_ms = 960.0
     notes.replies[1].truncated_ms = None
     notes.clicks = [(1.0, 1.050)]
-    step = report([notes], Window(0.0, 10.0, [(0, 500)], [(0, 400_000)]), "slin16", "3.11.7")
+    step = report([notes], Window(0.0, 10.0, [(20.0, 1686.7)], [0.0]), "slin16", "3.11.7")
     assert step.lost_ms == 40
     assert step.uplink_lost_ms == pytest.approx(1666.7, abs=0.1)
     assert "was interrupted" in step.violations[0]
@@ -262,8 +280,8 @@ def test_three_calls_on_real_sockets(tls: bool) -> None:
     talk = Talk(reply_s=(0.6, 0.8), pause_s=0.3, speech_s=0.1, think_s=0.1, spread_s=0.2)
     plan = Plan(Candidate(sys.executable, "this"), "slin16", 3.0, talk, settle_s=0.5, tls=tls)
     step = run_step(plan, 3)
-    # No times are asserted: on a busy machine a truncate may come late, which the report calls a violation.
-    assert [it for it in step.violations if "long after its end" not in it] == []
+    # No times are asserted: on a busy machine a truncate may come late, or after its turn, which the report calls violations.
+    assert [it for it in step.violations if not it.startswith("reply ")] == []
     assert (step.lost_ms, step.added_ms, step.uplink_lost_ms) == (0, 0, 0)
     assert step.replies >= 3
     assert step.barge_in_stop.count >= 1
