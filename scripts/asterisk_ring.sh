@@ -24,4 +24,4 @@ if ! command -v sipp >/dev/null; then
     { apt-get install -y --no-install-recommends sip-tester ||
         { apt-get update && apt-get install -y --no-install-recommends sip-tester; }; } >build/sip-tester.log 2>&1
 fi
-"$python" -m pytest -q -m asterisk "$@"
+RING=yes scripts/tests.sh "$python" -m asterisk "$@"

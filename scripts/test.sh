@@ -20,13 +20,13 @@ if [[ -n $other ]]; then
     make --no-print-directory venv PYTHON="$other" VENV="$folder"
     mkdir -p build
     # Beside the first: each takes one core, and time is virtual in them.
-    "$folder/bin/python" -m pytest -q -p no:cacheprovider >"$log" 2>&1 &
+    scripts/tests.sh "$folder/bin/python" >"$log" 2>&1 &
     beside=$!
     trap 'kill "$beside" 2>/dev/null || true' EXIT
 fi
 
 say "tests on $($python --version): tables, bytes and whole calls in virtual time"
-$python -m pytest -q
+scripts/tests.sh "$python"
 
 if [[ -n $other ]]; then
     say "the same on $("$other" --version)"
@@ -37,7 +37,7 @@ if [[ -n $other ]]; then
         cat "$log"
         exit "$status"
     fi
-    tail -n 1 "$log"
+    grep -E '^(TRIED|PASSED)|^tests/.*::|[0-9]+ passed' "$log"
 else
     say "no other Python here: the tests ran on one"
 fi

@@ -280,7 +280,7 @@ def test_three_calls_on_real_sockets(tls: bool) -> None:
     talk = Talk(reply_s=(0.6, 0.8), pause_s=0.3, speech_s=0.1, think_s=0.1, spread_s=0.2)
     plan = Plan(Candidate(sys.executable, "this"), "slin16", 3.0, talk, settle_s=0.5, tls=tls)
     step = run_step(plan, 3)
-    # No times are asserted: on a busy machine a truncate may come late, or after its turn, which the report calls violations.
+    # No times are asserted: on a busy machine a truncate may come late, or after its turn: violations for the report.
     assert [it for it in step.violations if not it.startswith("reply ")] == []
     assert (step.lost_ms, step.added_ms, step.uplink_lost_ms) == (0, 0, 0)
     assert step.replies >= 3

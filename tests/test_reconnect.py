@@ -282,10 +282,10 @@ async def test_a_dead_way_to_the_model_is_noticed(autojump_clock: MockClock) -> 
 async def test_the_hour_is_crossed_between_two_turns(autojump_clock: MockClock) -> None:
     script = Script.of(Say("Hello!", ms=600), Say("Before.", ms=600), Say("After.", ms=600))
     async with house(script, overrides={"limits.caller_silent_s": "1000"}, limit_s=6000) as it:
-        with it.model.expiring(600):
+        with it.model.expiring(200):  # an hour in small
             channel, caller = await it.stasis_call()
             await it.hears_of("agent_said")
-        await trio.sleep(475)
+        await trio.sleep(95)
         await turn(it)
         await it.hears_of("agent_said", 2)
         assert len(it.model.sessions) == 1
@@ -297,7 +297,7 @@ async def test_the_hour_is_crossed_between_two_turns(autojump_clock: MockClock) 
             "Hello!",
             "Before.",
         ]
-        await trio.sleep(200)
+        await trio.sleep(120)
         await turn(it)
         await it.hears_of("agent_said", 3)
         channel.hang_up()
