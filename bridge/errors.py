@@ -13,6 +13,10 @@
     |  |- RequestRefused          it refused one thing that was asked; the session goes on
     |  `- ModelProtocolError      it sent what the protocol does not allow
     |- RecordingError         the disk (or whoever else keeps the recording): the call goes on without it
+    |- WebhookError           the operator's own HTTP service
+    |  |- WebhookUnreachable      no connection, no answer in time, HTTP 408/425/429/5xx: another try may succeed
+    |  `- WebhookRefused          it answered what another try does not change: another status, or what we can not use
+    |- SpoolError             the disk: what was to be delivered later could not be kept, or not be read again
     `- ControlError           Asterisk's control interface (ARI)
        |- ControlUnavailable      no connection, or this call has no control (plain AudioSocket)
        `- ControlRefused          Asterisk answered a request with an error status
@@ -87,6 +91,30 @@ class ModelProtocolError(ModelError):
 
 class RecordingError(BridgeError):
     """The recording of a call can not go on: disk full, folder not writable, file taken away."""
+
+
+class WebhookError(BridgeError):
+    """A request to a service of the operator's failed. `status` is HTTP's where there was an answer."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class WebhookUnreachable(WebhookError):
+    """No usable answer; another try may succeed, not before `retry_after_s` where the service asked for that."""
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, status=status)
+        self.retry_after_s = retry_after_s
+
+
+class WebhookRefused(WebhookError):
+    """The service answered, and would answer the same again."""
+
+
+class SpoolError(BridgeError):
+    """What was to be kept on disk for later could not be: full, not writable, no space left."""
 
 
 class ControlError(BridgeError):
