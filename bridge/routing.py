@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bridge import overrides
-from bridge.agent import Agent, problems
+from bridge.agent import Agent
 from bridge.errors import ConfigError
+from bridge.profile import agent_of
 from bridge.routes import Route, matches
-from bridge.session import check_agent
-from bridge.toml_lines import dotted
-from bridge.validation import converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +81,7 @@ def overridden(name: str, agent: Agent, arguments: Sequence[str]) -> tuple[Agent
 
 def _with(agent: Agent, key: str, value: str) -> Agent:
     """Raises `ConfigError` as the file would; its message is without the place."""
-    changed = converted(overrides.changed(msgspec.to_builtins(agent), key, value), Agent, strict=False)
-    at = dotted(("agents",))
-    for place, remedy in problems(changed, at):
-        raise ConfigError(remedy, place=place)
     try:
-        check_agent(changed, at)
+        return agent_of(overrides.changed(msgspec.to_builtins(agent), key, value), "agent")
     except ConfigError as error:
         raise ConfigError(str(error).removeprefix(f"{error.place}: "), place=error.place) from error
-    return changed
