@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import trio
 
-from bridge.control_door import (
-    HangUpCall,
+from bridge.call_record import CallRecord
+from bridge.control_commands import (
+    AnswerTool,
+    Ask,
+    ClientEvent,
+    Command,
+    CreateCall,
+    HangUp,
+    Hold,
+    Leave,
     ListCalls,
-    PlaceCall,
-    SayInCall,
+    Mute,
+    PauseRecording,
+    PressKeys,
+    Resume,
+    ResumeRecording,
+    Say,
     ShowCall,
     TellNextStep,
-    TransferTo,
-    Wish,
-    no_such_call,
-    refusal,
-    wish_of,
+    Transfer,
+    Unmute,
+    UpdateAgent,
+    Write,
+    event_of,
+    output_of,
 )
+from bridge.control_door import Describe, OpenStream, Wish, no_such_call, refusal, wish_of
 from bridge.errors import ConfigError, ControlError, ControlUnavailable
 from bridge.http_exchange import Page, Request, json_page
 from bridge.live_call import LiveCall
@@ -28,6 +43,8 @@ from bridge.next_step import UNKNOWN, NextSteps
 # The dialplan asks as soon as the media ends, which the bridge may see a moment later. CURL() waits as long as it is told,
 # with the caller in silence.
 ENDING_S = 1.0
+# Of so many calls the end is told to those who ask.
+MOST_KEPT = 1024
 
 
 class PlacedCalls(Protocol):
@@ -49,7 +66,10 @@ class PlacedCalls(Protocol):
 
 class ControlDesk:
     """`calls` and `ending` are the process's own, by call id: the running calls, and the plain ones, whose dialplan will
-    ask, each with the event of its end. `placing` is set by whoever can place calls."""
+    ask, each with the event of its end. `placing` is set by whoever can place calls.
+
+    A `CallWatcher`: so it knows which calls have ended, and how.
+    """
 
     def __init__(
         self, token: str, calls: Mapping[str, LiveCall], ending: Mapping[str, trio.Event], steps: NextSteps
@@ -58,13 +78,39 @@ class ControlDesk:
         self._calls = calls
         self._ending = ending
         self._steps = steps
+        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.placing: PlacedCalls | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Nothing is to be done beside the calls."""
+        task_status.started()
+        await trio.lowlevel.checkpoint()
+
+    def begins(self, call: LiveCall) -> None:
+        """The process's own list of calls has it already."""
+
+    async def ended(self, record: CallRecord) -> None:
+        """Remember how it ended, for those who ask or command too late."""
+        await trio.lowlevel.checkpoint()
+        self._ended[record.call_id] = _last_view(record)
+        if len(self._ended) > MOST_KEPT:
+            self._ended.popitem(last=False)
 
     async def answer(self, request: Request) -> Page:
         """Answer one request. Cancelled, what it asked for may have been begun."""
         wish = wish_of(request, self._token)
+        match wish:
+            case Page():
+                return wish
+            case OpenStream() | Describe():
+                return refusal(501, "not in this process")
+            case _:
+                return await self.carry_out(wish)
+
+    async def carry_out(self, wish: Wish) -> Page:
+        """Carry out one command; what does not go is told as a page too. Cancelled, it may have been begun."""
         try:
-            return wish if isinstance(wish, Page) else await self._carry_out(wish)
+            return await self._carry_out(wish)
         except ConfigError as error:
             return refusal(400, str(error))
         except ControlUnavailable as error:
@@ -73,34 +119,39 @@ class ControlDesk:
             return refusal(502, str(error))
 
     async def _carry_out(self, wish: Wish) -> Page:
-        match wish:
+        command, call_id = wish.command, wish.call_id
+        match command:
             case ListCalls():
                 return json_page(200, {"calls": [_view(call) for call in self._calls.values()]})
-            case TellNextStep(call_id=call_id):
+            case TellNextStep():
                 return await self._next_step(call_id)
-            case PlaceCall(wanted=wanted):
+            case CreateCall(wanted=wanted):
                 if self.placing is None:
                     return refusal(501, "this process places no calls")
                 return await self.placing.place_by_http(wanted)
-            case ShowCall(call_id=call_id) if self.placing and (view := self.placing.view(call_id)):
-                return json_page(200, view)
-            case HangUpCall(call_id=call_id, reason=reason) if self.placing and (
-                view := self.placing.hang_up(call_id, reason)
-            ):
-                return json_page(202, view)
-        call = self._calls.get(wish.call_id)
-        if call is None:
-            return no_such_call(wish.call_id)
-        match wish:
             case ShowCall():
-                return json_page(200, _view(call))
-            case HangUpCall(reason=reason):
-                call.hang_up(reason)
-            case TransferTo(destination=destination, number=number):
-                call.transfer(destination, number)
-            case SayInCall(text=text):
-                call.say(text)
+                return self._show(call_id)
+            case HangUp(reason=reason) if self.placing and (view := self.placing.hang_up(call_id, reason)):
+                return json_page(202, view)
+        call = self._calls.get(call_id)
+        if call is None:
+            if (view := self._ended.get(call_id)) is not None:
+                return refusal(409, f"call {call_id} is over: {view['reason']}; nothing can be done in it any more")
+            return no_such_call(call_id)
+        if isinstance(command, AnswerTool) and command.tool_call_id not in call.manual_tools:
+            waiting = ", ".join(call.manual_tools) or "none"
+            return refusal(409, f"no call {command.tool_call_id!r} of a tool waits for an answer; waiting: {waiting}")
+        _act(call, command)
         return json_page(202, _view(call))
+
+    def _show(self, call_id: str) -> Page:
+        if self.placing and (view := self.placing.view(call_id)):
+            return json_page(200, view)
+        if (call := self._calls.get(call_id)) is not None:
+            return json_page(200, _view(call))
+        if (view := self._ended.get(call_id)) is not None:
+            return json_page(200, view)
+        return no_such_call(call_id)
 
     async def _next_step(self, call_id: str) -> Page:
         if (ended := self._ending.get(call_id)) is not None:
@@ -112,6 +163,49 @@ class ControlDesk:
         return Page(409 if call_id in self._ending else 404, UNKNOWN)
 
 
+def _act(call: LiveCall, command: Command | CreateCall) -> None:
+    """Do this in the call. Raises `ConfigError` for what can not be done there."""
+    match command:
+        case Say(text=text):
+            call.say(text)
+        case Ask(text=text):
+            call.ask(text)
+        case Write(text=text, role=role):
+            call.write(text, role=role)
+        case UpdateAgent(session=session):
+            call.update_session(session)
+        case ClientEvent():
+            call.send(event_of(command))
+        case AnswerTool(tool_call_id=tool_call_id):
+            call.answer_tool(tool_call_id, output_of(command))
+        case HangUp(reason=reason, cause=cause):
+            call.hang_up(reason, cause=cause)
+        case Leave(reason=reason):
+            call.leave(reason)
+        case Transfer(destination=destination, number=number):
+            call.transfer(destination, number)
+        case Hold(music=music):
+            call.hold(music)
+        case Resume():
+            call.resume()
+        case Mute(who=who) | Unmute(who=who):
+            for party in _parties(who):
+                call.mute(party, isinstance(command, Mute))
+        case PressKeys(keys=keys):
+            call.press(keys)
+        case PauseRecording():
+            call.pause_recording()
+        case ResumeRecording():
+            call.resume_recording()
+        case _:
+            raise AssertionError(f"{command} is nobody's")
+
+
+def _parties(who: str) -> list[Literal["caller", "agent"]]:
+    parties: list[Literal["caller", "agent"]] = ["caller", "agent"]
+    return [it for it in parties if who in (it, "both")]
+
+
 def _view(call: LiveCall) -> dict[str, Any]:
     return {
         "id": call.call_id,
@@ -120,4 +214,21 @@ def _view(call: LiveCall) -> dict[str, Any]:
         "called": call.called,
         "seconds": round(call.lasts_s, 1),
         "state": call.state,
+        "tools_waiting": [
+            {"tool_call_id": it.call_id, "name": it.name, "arguments": it.arguments}
+            for it in call.manual_tools.values()
+        ],
+    }
+
+
+def _last_view(record: CallRecord) -> dict[str, Any]:
+    return {
+        "id": record.call_id,
+        "agent": record.agent,
+        "caller": record.caller,
+        "called": record.called,
+        "seconds": record.duration_s,
+        "state": "ended",
+        "reason": record.reason,
+        "detail": record.detail,
     }

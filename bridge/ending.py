@@ -29,6 +29,7 @@ class EndReason(enum.StrEnum):
 
     CALLER_HUNG_UP = "caller_hung_up"
     AGENT_HUNG_UP = "agent_hung_up"
+    AGENT_LEFT = "agent_left"
     TRANSFERRED = "transferred"
     MAX_DURATION = "max_duration"
     CALLER_SILENT = "caller_silent"
@@ -92,6 +93,7 @@ _C = CompletionReason
 FAREWELLS: Mapping[EndReason, Farewell] = {
     EndReason.CALLER_HUNG_UP: Farewell(_NOTHING, 1000, False, _C.NORMAL),
     EndReason.AGENT_HUNG_UP: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
+    EndReason.AGENT_LEFT: Farewell(_CONTINUE, 1000, False, _C.NORMAL),
     EndReason.TRANSFERRED: Farewell(_NOTHING, 1000, False, _C.NORMAL),
     EndReason.MAX_DURATION: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
     EndReason.CALLER_SILENT: Farewell(_HANG_UP, 1000, False, _C.NORMAL),

@@ -19,25 +19,32 @@ import msgspec
 
 # A monitor's request is some 200 bytes, an operator's with a token 300; a longer head is nobody's that we know.
 MAX_HEAD = 8192
-# The longest body is a text to be said; a minute of speech is 1 kB.
+# By default; monitoring and dialplans send none.
 MAX_BODY = 65536
 
 _PHRASES = {
     200: "OK", 201: "Created", 202: "Accepted", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 409: "Conflict", 413: "Content Too Large", 417: "Expectation Failed",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway",
-    503: "Service Unavailable", 505: "HTTP Version Not Supported",
+    426: "Upgrade Required", 431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+    502: "Bad Gateway", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request. `path` is without the query; header names are in lower case, of a repeated one the last counts."""
+    """A whole request. `path` is without the query, `query` is what follows its `?`; header names are in lower case, of a
+    repeated one the last counts."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    query: str = ""
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether this is the handshake of a websocket (RFC 6455 section 4.1)."""
+        return self.method == "GET" and self.headers.get("upgrade", "").lower() == "websocket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,18 @@ class Refused(Exception):
 
 
 class Exchange:
-    """The server's end of one connection."""
+    """The server's end of one connection. `received`: all bytes that came, for whoever takes the connection over."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        self.received = bytearray()
+        self._max_body = max_body
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._head: h11.Request | None = None
         self._body = bytearray()
 
     def receive(self, data: bytes) -> Request | None:
         """The request, once it is whole. Raises `Refused`; after either, `reply` and nothing more."""
+        self.received += data
         try:
             self._http.receive_data(data)
             while True:
@@ -82,8 +92,8 @@ class Exchange:
                         self._check(head)
                     case h11.Data(data=part):
                         self._body += part
-                        if len(self._body) > MAX_BODY:
-                            raise Refused(Page(413, f"a body of more than {MAX_BODY} bytes\n"))
+                        if len(self._body) > self._max_body:
+                            raise Refused(Page(413, f"a body of more than {self._max_body} bytes\n"))
                     case h11.EndOfMessage():
                         return self._whole()
                     case _:
@@ -116,15 +126,17 @@ class Exchange:
         for name, value in head.headers:
             if name == b"expect":  # bodies are small: there is nothing to ask for first
                 raise Refused(Page(417, "send the request whole, without Expect\n"))
-            if name == b"content-length" and int(value) > MAX_BODY:
-                raise Refused(Page(413, f"a body of more than {MAX_BODY} bytes\n"))
+            if name == b"content-length" and int(value) > self._max_body:
+                raise Refused(Page(413, f"a body of more than {self._max_body} bytes\n"))
 
     def _whole(self) -> Request:
         assert self._head is not None
         head = self._head
+        path, _, query = head.target.decode("latin-1").partition("?")
         return Request(
             head.method.decode("ascii"),
-            head.target.decode("latin-1").partition("?")[0],
+            path,
             {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
             bytes(self._body),
+            query,
         )

@@ -1,14 +1,18 @@
-"""HTTP on a port, one request a connection: the health pages and the control door. Bounded in time and in number."""
+"""HTTP on a port, one request a connection: the health pages and the control door. Bounded in time and in number.
+
+A request may also be answered with a `TakeOver`: then the connection, and what has been read of it, is somebody else's.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import trio
 
 from bridge.errors import ConfigError
-from bridge.http_exchange import Exchange, Page, Refused, Request
+from bridge.http_exchange import MAX_BODY, Exchange, Page, Refused, Request
 
 _log = logging.getLogger("bridge.http")
 
@@ -16,7 +20,16 @@ _log = logging.getLogger("bridge.http")
 REQUEST_S = 5.0
 MOST_AT_ONCE = 16
 
-Answer = Callable[[Request], Awaitable[Page]]
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """This connection is a websocket's from here on. `take` is given the stream and every byte that was read of it, and
+    closes it in the end; False: it takes none, which is answered with 503."""
+
+    take: Callable[[trio.abc.Stream, bytes], bool]
+
+
+Answer = Callable[[Request], Awaitable[Page | TakeOver]]
 
 
 async def serve_http(
@@ -25,6 +38,7 @@ async def serve_http(
     *,
     setting: str,
     most_at_once: int = MOST_AT_ONCE,
+    max_body: int = MAX_BODY,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -38,13 +52,15 @@ async def serve_http(
     async def handle(stream: trio.abc.Stream) -> None:
         nonlocal at_once
         at_once += 1
+        taken = False
         try:
             if at_once <= most_at_once:
-                await answer_one(stream, answer)
+                taken = await answer_one(stream, answer, max_body)
         finally:
             at_once -= 1
-            # Nothing more is owed to this client, so nothing is waited for.
-            await trio.aclose_forcefully(stream)
+            if not taken:
+                # Nothing more is owed to this client, so nothing is waited for.
+                await trio.aclose_forcefully(stream)
 
     first = ours[0]
     task_status.started(int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0)
@@ -62,34 +78,39 @@ async def _listen(address: str, setting: str) -> list[trio.SocketListener]:
         ) from error
 
 
-async def answer_one(stream: trio.abc.Stream, answer: Answer) -> None:
+async def answer_one(stream: trio.abc.Stream, answer: Answer, max_body: int = MAX_BODY) -> bool:
     """Read one request within `REQUEST_S` and answer it; how long that takes is `answer`'s to bound.
 
-    A client that leaves, or is too slow, gets nothing.
+    A client that leaves, or is too slow, gets nothing. Returns whether the stream is somebody else's now.
     """
-    exchange = Exchange()
+    exchange = Exchange(max_body)
     try:
         with trio.move_on_after(REQUEST_S) as reading:
             request = None
             try:
                 while request is None:
-                    data = await stream.receive_some(4096)
+                    data = await stream.receive_some(65536)
                     if not data:
-                        return
+                        return False
                     request = exchange.receive(bytes(data))
             except Refused as refused:
                 await stream.send_all(exchange.reply(refused.page))
-                return
+                return False
         if reading.cancelled_caught or request is None:
-            return
+            return False
         page = await _answered(answer, request)
+        if isinstance(page, TakeOver):
+            if page.take(stream, bytes(exchange.received)):
+                return True
+            page = Page(503, "too many websockets are being opened; try again in a moment\n")
         with trio.move_on_after(REQUEST_S):
             await stream.send_all(exchange.reply(page))
     except trio.BrokenResourceError:
         _log.debug("an HTTP client has left")
+    return False
 
 
-async def _answered(answer: Answer, request: Request) -> Page:
+async def _answered(answer: Answer, request: Request) -> Page | TakeOver:
     try:
         return await answer(request)
     except Exception:

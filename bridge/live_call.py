@@ -164,6 +164,11 @@ class LiveCall:
         end = EndReason.CANCELLED if unanswered else EndReason.AGENT_HUNG_UP
         self._ends(EndCall(end, reason, cause=cause_of(cause)))
 
+    def leave(self, reason: str = "the application took the agent out of the call") -> None:
+        """Take the agent out of the call, at once: the caller goes on where they came from. One that we placed came from
+        nowhere, and is hung up."""
+        self._apply([EndCall(EndReason.AGENT_LEFT, reason)])
+
     def end_for(self, reason: EndReason, detail: str) -> None:
         """End the call for this reason when everything said so far has been heard."""
         self._ends(EndCall(reason, detail))

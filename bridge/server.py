@@ -36,6 +36,7 @@ from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread
 from bridge.call_watcher import CallWatcher, tell_of_end
 from bridge.config import Config
+from bridge.control_commands import MAX_BODY
 from bridge.control_desk import ControlDesk
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError
@@ -101,6 +102,7 @@ class Bridge:
         self.counts = CallCounts()
         self._ari: AriApp | None = None
         self._listening = False
+        watchers = [*watchers_of(config), *seams.watchers]
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
@@ -113,7 +115,7 @@ class Bridge:
             connect_stream=seams.connect_model,
             run_blocking=seams.run_blocking,
             on_call=on_call,
-            watchers=[*watchers_of(config), *seams.watchers],
+            watchers=watchers,
         )
         self._seams = seams
         self._draining = trio.Event()
@@ -121,6 +123,7 @@ class Bridge:
         self.desk = ControlDesk(
             config.server.control_token, self._services.calls, self._plain.ending, self._plain.steps
         )
+        watchers.append(self.desk)
         self.placing = Placing(
             config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_placed
         )
@@ -161,6 +164,7 @@ class Bridge:
                 serve_http,
                 setting="server.control_address",
                 most_at_once=MOST_ASK_AT_ONCE,
+                max_body=MAX_BODY,
                 listeners=self._seams.control_listeners,
             )
             self._control_port = await nursery.start(serve_door, address, self.desk.answer)

@@ -40,8 +40,12 @@ async def test_an_operator_sees_a_call_and_ends_it(autojump_clock: MockClock) ->
         assert (record["reason"], record["detail"]) == ("agent_hung_up", "closing time")
         assert await it.ask("GET", "/calls") == (200, {"calls": []})
         status, told = await it.ask("POST", f"/calls/{call['id']}/hang_up")
-        assert status == 404
-        assert "no call" in told["error"]
+        assert status == 409
+        assert "is over: agent_hung_up" in told["error"]
+        status, told = await it.ask("GET", f"/calls/{call['id']}")
+        assert (status, told["state"], told["detail"]) == (200, "ended", "closing time")
+        status, told = await it.ask("POST", f"/calls/{uuid4()}/hang_up")
+        assert (status, told["error"].startswith("no call")) == (404, True)
 
 
 async def test_a_call_that_is_not_answered_yet_is_listed_as_connecting(autojump_clock: MockClock) -> None:
@@ -71,6 +75,47 @@ async def test_an_operator_has_something_said_and_transfers(autojump_clock: Mock
         assert record["reason"] == "transferred"
         assert channel.dialplan == Place("phones", "600", "1")
         assert len(it.told("agent_said")) == 2, "what was to be said before comes first"
+
+
+async def test_everything_that_an_application_may_do_in_a_call(autojump_clock: MockClock) -> None:
+    script = Script.of(Say("Hello!", ms=300), Say("It is ten.", ms=300), Say("As you wish.", ms=300))
+    async with house(script) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        [call] = (await it.ask("GET", "/calls"))[1]["calls"]
+
+        async def do(command: str, **fields: object) -> None:
+            status, told = await it.ask("POST", f"/calls/{call['id']}/{command}", fields)
+            assert (status, told["id"]) == (202, call["id"]), told
+
+        await do("write", text="The caller is a customer since 1999.")
+        await do("ask", text="What time is it?")
+        await it.hears_of("agent_said", 2)
+        await do("update_agent", session={"instructions": "Speak like a pirate.", "max_response_output_tokens": 300})
+        await it.model.wait_sent("session.updated", 2)
+        config = it.model.session.config
+        assert (config["instructions"], config["max_output_tokens"]) == ("Speak like a pirate.", 300)
+        await do("client_event", type="response.create", response={"instructions": "Say 'a|b' \"now\"."})
+        await it.hears_of("agent_said", 3)
+        assert it.model.received_events("response.create")[-1]["response"] == {"instructions": "Say 'a|b' \"now\"."}
+        await do("hold", music="jazz")
+        await trio.sleep(1)
+        assert channel.music == "jazz"
+        await do("resume")
+        await do("mute", who="both")
+        await do("unmute", who="both")
+        await do("press_keys", keys="12#")
+        await do("pause_recording")
+        await do("resume_recording")
+        await trio.sleep(1)
+        assert (channel.music, channel.pressed) == ("", ["12#"])
+        status, told = await it.ask("POST", f"/calls/{call['id']}/answer_tool", {"tool_call_id": "x", "output": 1})
+        assert (status, "no call 'x' of a tool waits" in told["error"]) == (409, True)
+        await do("leave", reason="a colleague takes this one")
+        record = await it.ended()
+        assert (record["reason"], record["detail"]) == ("agent_left", "a colleague takes this one")
+        assert channel.variables["BRIDGE_END_REASON"] == "agent_left"
+        assert channel.dialplan == Place(), "the caller goes on behind Stasis()"
 
 
 async def test_no_token_no_deed(autojump_clock: MockClock) -> None:

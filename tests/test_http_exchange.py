@@ -29,7 +29,7 @@ def refused(data: bytes) -> Page:
 
 def test_a_request_has_its_path_without_the_query_and_its_headers_in_lower_case() -> None:
     request = Exchange().receive(get(b"/calls?x=1"))
-    assert request == Request("GET", "/calls", {"host": "here", "user-agent": "libcurl-agent/1.0"})
+    assert request == Request("GET", "/calls", {"host": "here", "user-agent": "libcurl-agent/1.0"}, query="x=1")
 
 
 def test_a_body_is_waited_for() -> None:
