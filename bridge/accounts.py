@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge import realtime
 from bridge.agent import Agent
+from bridge.call_events import UsageUpdated
 from bridge.dialogue import Commands
 from bridge.latency import CallLatency, TurnClock
 from bridge.usage import Budget, BudgetState, Cost, Usage
@@ -37,12 +38,14 @@ class Accounts:
             facts |= cost.facts()
             self._note(cost)
         self._commands.notice("response_done", **facts)
+        self._tell()
         return self._state()
 
     def transcribed(self, usage: object) -> None:
         """Enter the transcript of a caller's turn."""
         if self._usage is not None:
             self._note(self._usage.add_transcription(_object(usage), self._transcription_model))
+            self._tell()
 
     def first_frame(self, now: float) -> None:
         """The caller begins to hear the agent: the turn is told in spans."""
@@ -50,6 +53,10 @@ class Accounts:
         if spans is not None:
             self._turns.add(spans)
             self._commands.notice("turn", **spans.facts())
+
+    def _tell(self) -> None:
+        if self._usage is not None:
+            self._commands.do(UsageUpdated.of(self._usage.totals))
 
     def _state(self) -> BudgetState:
         return BudgetState.OK if self._usage is None else self._budget.check(self._usage.totals.cost_nano_usd)

@@ -46,6 +46,7 @@ def carry_out(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) 
             # No end is told of speech that is cleared away.
             if talk.barge_in.deaf() is Reaction.RESUME:
                 talk.speech.resume()
+            talk.speech_ends()
             _send(talk, msgspec.json.encode(event))
         case "input_audio_buffer.append":
             raise ConfigError("input_audio_buffer.append: the caller's audio is the bridge's to send")

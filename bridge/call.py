@@ -31,6 +31,7 @@ import trio
 from bridge import call_tools, telemetry
 from bridge.agent import Agent
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
+from bridge.call_events import CallEnded, Happening, UsageUpdated
 from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread, recording_of
 from bridge.call_watcher import CallWatcher, tell_of_call, tell_of_end
@@ -87,6 +88,7 @@ from bridge.session import session_of
 from bridge.sounds import Sounds
 from bridge.tones import RingingTone
 from bridge.tools import ToolContext, ToolRegistry
+from bridge.transcript import WORDS, Transcript
 from bridge.transfer import Transfers
 from bridge.uplink import Uplink
 from bridge.uplink_audio import UplinkAudio
@@ -204,7 +206,9 @@ class _Call:
             conversation=self._conversation,
             apply=self._apply,
             recording_held=self._hold_recording,
+            began_unix_s=self.record.began_unix_s,
         )
+        self._live.listen(WORDS, Transcript(self.record, self._began).heard)
         local = time.localtime(self.record.began_unix_s)
         self._recording = recording_of(
             agent.recording,
@@ -236,6 +240,7 @@ class _Call:
     async def run(self) -> CallRecord:
         self._services.calls[self._live.call_id] = self._live
         tell_of_call(self._services.watchers, self._live)
+        self._live.begins()
         try:
             async with trio.open_nursery() as self._sessions:
                 if self._recording is not None:
@@ -252,7 +257,7 @@ class _Call:
                 finally:
                     self._services.calls.pop(self._live.call_id, None)
                     self._model.release()
-                    self._live.end()
+                    self._apply(self._conversation.over(trio.current_time()))
                     if self._ending.reason is None:
                         # Only cancellation from outside gets here: the process ends before the call does.
                         self._ending.declare(
@@ -381,7 +386,7 @@ class _Call:
                 raise
         if dialled is not None:
             await self._not_simply_answered(dialled)
-        self._live.answered = True
+        self._live.is_answered()
         if self.record.answered_after_s is None:
             self.record.answered_after_s = round(trio.current_time() - self._began, 4)
             if self._recording is not None:
@@ -532,6 +537,8 @@ class _Call:
                     self._leg.clear_audio_nowait()
                 case EndCall():
                     self._tasks.start_soon(self._end, command)
+                case Happening() | UsageUpdated():
+                    self._live.happened(command)
 
     def _count(self, event: str, facts: Mapping[str, object]) -> None:
         record = self.record
@@ -583,4 +590,12 @@ class _Call:
         if self._recording is not None:
             record.recording = self._recording.facts()
         record.account(self._usage.totals, self._usage.priced_as_of)
+        self._live.end(
+            CallEnded(
+                reason=record.reason,
+                completion_reason=record.completion_reason,
+                error=record.error,
+                duration_s=record.duration_s,
+            )
+        )
         telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

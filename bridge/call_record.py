@@ -48,6 +48,7 @@ class CallRecord:
     be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
     `recording` says who recorded, where the file is and how much it holds; empty where the agent has no recording.
     `transcript` and `tool_uses` are what was said and done, in order; they are no part of `facts`, which are logged.
+    `left_out` counts what `transcript.Transcript` had no room for.
     """
 
     call_id: str
@@ -88,6 +89,7 @@ class CallRecord:
     recording: dict[str, object] = field(default_factory=dict)
     transcript: list[Said] = field(default_factory=list)
     tool_uses: list[ToolUse] = field(default_factory=list)
+    left_out: int = 0
 
     def account(self, usage: UsageTotals, priced_as_of: str) -> None:
         """Enter what the call used, and what that costs."""

@@ -25,7 +25,8 @@ COLLECT_DIGITS = "collect_digits"
 PRESS_KEYS = "press_keys"
 BUILT_IN = frozenset({HANG_UP, TRANSFER_CALL, COLLECT_DIGITS, PRESS_KEYS})
 
-
+# How the output of a call that came to nothing begins, whoever carried it out.
+FAILED = "Error: "
 # At 200 ms each, 13 s.
 MOST_KEYS = 64
 

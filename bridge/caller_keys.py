@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bridge import keys
 from bridge.accounts import Accounts
+from bridge.call_events import DigitPressed, DigitsCollected
 from bridge.call_tools import transfer_to
 from bridge.caller_turns import CallerTurns
 from bridge.collecting import Collected, Outcome
@@ -37,6 +38,7 @@ class CallerKeys:
         self._turns = turns
         self._tools = tools
         self._map = keys.actions_of(talk.agent.keys)
+        self._secrets = any(entry.secure for entry in talk.agent.collect.values())
         self._digits = ""
         self._digit_at = 0.0
         self._unsaid: list[str] = []  # asked by a key before the agent could be asked anything
@@ -53,7 +55,11 @@ class CallerKeys:
             return None
         if now < self._dropped_until and (digit == self._terminator or not self._terminator):
             self._dropped_until = now + DIGIT_PAUSE_S
+            if self._terminator:
+                self._tell(digit)
             return None
+        if not self._secrets or digit in self._map:
+            self._tell(digit)
         match self._map.get(digit):
             case keys.Transfer(name=name):
                 talk.commands.notice("caller_key", action="transfer", destination=name)
@@ -73,12 +79,21 @@ class CallerKeys:
                 if talk.started_at is not None:
                     self._interrupt(now)
                     self._ask(now)
-            case None if not self._turns.key(digit, now):
+            case None if self._turns.key(digit, now):
+                if self._secrets:
+                    self._tell(digit)
+            case None:
                 self._digits += digit
                 self._digit_at = now
                 if digit == "#" and talk.started_at is not None:
                     self._digits_entered(now)
         return None
+
+    def _tell(self, digits: str) -> None:
+        """Tell applications of keys. One that may yet turn out to be the beginning of a secure entry, or be the rest of one
+        that was broken off, is told when the model is: never before it is clear."""
+        for digit in digits:
+            self._talk.commands.do(DigitPressed(digit=digit))
 
     def tick(self, now: float) -> None:
         if self._unsaid:
@@ -98,6 +113,8 @@ class CallerKeys:
         self._turns.active(now)
         if not collection.begun:
             self._interrupt(now)
+        if not collection.entry.secure:
+            self._tell(self._digits + digit if self._secrets else digit)
         collected = None
         # What was pressed a moment before the model called the tool belongs to it.
         for key in self._digits + digit:
@@ -142,13 +159,14 @@ class CallerKeys:
         talk.commands.notice(
             "digits_collected", name=collected.name, outcome=collected.outcome.value, count=collected.count
         )
+        talk.commands.do(DigitsCollected(name=collected.name, count=collected.count))
         if collected.secure:
             self._secret = collected.name, now + TONE_S
             if collected.outcome is Outcome.STOPPED:
                 self._hear_again()
             if collected.outcome is Outcome.COMPLETE:
                 talk.commands.do(KeepDigits(collected.name, collected.digits))
-        self._tools.answer(collection.call_id, collected.output)
+        self._tools.answer(collection.call_id, collected.output, now)
         server_answers = collected.outcome is Outcome.SPOKE and not talk.own_answers
         if not server_answers and collected.outcome is not Outcome.STOPPED:
             self._want_answer(now)
@@ -177,6 +195,8 @@ class CallerKeys:
 
     def _digits_entered(self, now: float) -> None:
         digits, self._digits = self._digits, ""
+        if self._secrets:
+            self._tell(digits)
         self._talk.commands.notice("caller_pressed", count=len(digits))
         self._talk.write(Speaker.CALLER, f"(The caller pressed these keys: {' '.join(digits)})")
         self._want_answer(now)

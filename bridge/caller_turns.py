@@ -9,6 +9,7 @@ from __future__ import annotations
 from bridge import realtime
 from bridge.accounts import Accounts
 from bridge.barge_in import Reaction
+from bridge.call_events import TranscriptFinal, TranscriptPartial
 from bridge.call_limits import PROMPT_WAIT_S
 from bridge.dialogue import ResendAudio
 from bridge.history import Speaker
@@ -37,6 +38,7 @@ class CallerTurns:
         self._turn_from = 0.0  # without a talk key a turn begins where the one before was sent
         # Turns that nobody spoke: noises, and the silences that the server answers. Their transcripts come all the same.
         self._unspoken: set[str] = set()
+        self._partial: dict[str, str] = {}  # words of turns whose transcript is not complete
         self.ended_at: float | None = None
         self.unheard_item = ""
         self.unheard_from: float | None = None
@@ -52,6 +54,7 @@ class CallerTurns:
     def speech_started(self, event: realtime.SpeechStarted, now: float) -> None:
         talk = self._talk
         talk.activity_at = now
+        talk.speech_begins(event.item_id, _ms(event.audio_start_ms))
         talk.silence.broken()
         talk.history.turn(event.item_id, Speaker.CALLER)
         if self.unheard_from is None:
@@ -72,6 +75,7 @@ class CallerTurns:
         talk = self._talk
         talk.activity_at = now
         end_ms = _ms(event.audio_end_ms)
+        talk.speech_ends(end_ms)
         reaction = talk.barge_in.speech_stopped(event.item_id, now, end_ms)
         self._react(reaction, now)
         self.unheard_until = now
@@ -103,6 +107,8 @@ class CallerTurns:
         talk.history.turn(item_id, Speaker.CALLER)
         if self._manual:
             self.unheard_item = item_id
+        else:
+            talk.speech_ends()
         talk.barge_in.speaking = False
         self._accounts.clock.committed(now)
         if talk.protected:
@@ -113,7 +119,16 @@ class CallerTurns:
         else:
             talk.responses.expect(now)
 
-    def words(self, item_id: str, now: float) -> None:
+    def understood(self, event: realtime.CallerTranscriptDelta, now: float) -> None:
+        """Some words of a turn."""
+        self._words(event.item_id, now)
+        if event.delta and event.item_id not in self._unspoken:
+            text = self._partial[event.item_id] = self._partial.get(event.item_id, "") + event.delta
+            self._talk.commands.do(
+                TranscriptPartial(role="caller", item_id=event.item_id, delta=event.delta, text=text)
+            )
+
+    def _words(self, item_id: str, now: float) -> None:
         """Something was understood, while or after it was said."""
         self._react(self._talk.barge_in.words(item_id), now)
 
@@ -122,17 +137,27 @@ class CallerTurns:
             self._accounts.transcribed(event.usage)
             return
         if event.transcript.strip():
-            self.words(event.item_id, now)
+            self._words(event.item_id, now)
         if event.item_id == self.unheard_item:
             self.unheard_from = None
         turn = self._talk.history.turn(event.item_id, Speaker.CALLER)
         turn.text, turn.complete = event.transcript, True
         self._talk.commands.notice("caller_said", text=event.transcript)
+        self._partial.pop(event.item_id, None)
+        if not turn.told:
+            turn.told = True
+            self._talk.commands.do(TranscriptFinal(role="caller", item_id=event.item_id, text=event.transcript))
         self._accounts.transcribed(event.usage)
 
     def nothing_said(self, item_id: str) -> None:
         """The caller has said nothing for `idle_timeout_ms`, and the server makes a turn of it (3.12)."""
         self._unspoken.add(item_id)
+
+    def over(self) -> None:
+        """The call has ended: nothing more will be known of what was said last."""
+        for item_id, text in self._partial.items():
+            self._talk.commands.do(TranscriptFinal(role="caller", item_id=item_id, text=text, interrupted=True))
+        self._partial.clear()
 
     def answered(self) -> None:
         """A response to what the caller said is complete: nobody needs to hear that again."""
@@ -178,6 +203,7 @@ class CallerTurns:
         """The talk key. Nobody but us interrupts with manual turns (section 3.4)."""
         talk = self._talk
         self._talking = talk.barge_in.speaking = True
+        talk.speech_begins("")
         if talk.session_stands:
             talk.commands.send(realtime.clear_audio())
             self.unheard_from = None
@@ -191,6 +217,7 @@ class CallerTurns:
     def _end_turn(self, now: float) -> None:
         """The send key: the answer is asked for when the turn is committed, which is refused below 100 ms."""
         self._talking = self._talk.barge_in.speaking = False
+        self._talk.speech_ends()
         self.ended_at = self.unheard_until = now
         if not self._pressed:
             if self._talk.session_stands or self.unheard_from is None:
@@ -211,6 +238,9 @@ class CallerTurns:
         if since is not None and until is not None and now - until > RESEND_S:
             self.unheard_from = None
         self._talk.barge_in.speaking = self._talking
+        if not self._talking:
+            self._talk.speech_ends()  # the next session hears it anew
+        self._partial.clear()
 
     def say_again(self, lost_at: float) -> None:
         """Tell the new session what none has understood, and what was said since the old one was lost. A turn that had

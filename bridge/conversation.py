@@ -32,6 +32,7 @@ from bridge import application, call_tools, realtime, realtime_errors
 from bridge.accounts import Accounts
 from bridge.agent import Agent
 from bridge.barge_in import Reaction
+from bridge.call_events import TranscriptPartial
 from bridge.call_limits import CallLimits, LastWord
 from bridge.caller_keys import CallerKeys
 from bridge.caller_turns import CallerTurns
@@ -247,8 +248,8 @@ class Conversation:
                 self._caller.committed(item_id, now)
             case realtime.TimeoutTriggered(item_id=item_id) if not self._talk.leaving:
                 self._nothing_said(item_id, now)
-            case realtime.CallerTranscriptDelta(item_id=item_id, delta=text) if text:
-                self._caller.words(item_id, now)
+            case realtime.CallerTranscriptDelta(delta=text) as event if text:
+                self._caller.understood(event, now)
             case realtime.CallerTranscript() as event:
                 self._caller.said(event, now)
             case realtime.ResponseCreated(response=response):
@@ -258,10 +259,8 @@ class Conversation:
                     self._tools.of_response(item, now)
             case realtime.ItemDone(item=item):
                 self._tools.in_conversation(item, now)
-            case realtime.AgentTranscriptDelta(item_id=item_id, delta=text) if item_id in self.history:
-                self.history.turn(item_id, Speaker.AGENT).text += text
-            case realtime.AgentTranscriptDelta(item_id=item_id, delta=text):
-                self._early_words[item_id] = self._early_words.get(item_id, "") + text
+            case realtime.AgentTranscriptDelta() as event:
+                self._agent_words(event)
             case realtime.AgentTranscript(item_id=item_id, transcript=text) if item_id in self.history:
                 turn = self.history.turn(item_id, Speaker.AGENT)
                 turn.text, turn.complete = text, True
@@ -321,7 +320,18 @@ class Conversation:
             self.history.turn(delta.item_id, Speaker.AGENT).text = words
         if sounding:
             # The line goes on without a gap, so nobody will say that something begins: at most 20 ms from now.
-            self._agent_starts(now)
+            self._agent_starts(now, delta.item_id)
+
+    def _agent_words(self, event: realtime.AgentTranscriptDelta) -> None:
+        item_id, cut = event.item_id, self._responses.is_discarded(event.response_id)
+        if item_id in self.history:
+            turn = self.history.turn(item_id, Speaker.AGENT)
+            turn.text += event.delta
+            text, cut = turn.text, cut or turn.interrupted
+        else:
+            text = self._early_words[item_id] = self._early_words.get(item_id, "") + event.delta
+        if event.delta and not cut:
+            self._commands.do(TranscriptPartial(role="agent", item_id=item_id, delta=event.delta, text=text))
 
     def _response_done(self, response: realtime.Response, now: float) -> None:
         self._speech.finish_item(response.id)
@@ -451,7 +461,7 @@ class Conversation:
         talk.activity_at = now
         self._commands.notice("transfer_failed", message=message)
         if call_id:
-            self._tools.answer(call_id, f"The transfer failed: {message}")
+            self._tools.answer(call_id, f"The transfer failed: {message}", now, failed=True)
         else:
             talk.write(Speaker.SYSTEM, f"(The transfer failed: {message})")
         self._responses.want(Ask())
@@ -480,12 +490,12 @@ class Conversation:
             self._agent_starts(now)
         return self._take(now)
 
-    def _agent_starts(self, now: float) -> None:
+    def _agent_starts(self, now: float, item_id: str = "") -> None:
         """The caller begins to hear the agent, or hears it again after a gap."""
         self._waiting.agent_starts(now)
         self._accounts.first_frame(now)
         if not self._speech.audible:
-            self._speech.audible = True
+            playback = self._speech.begins(item_id)
             facts: dict[str, object] = {}
             if self._talk.first_delta_at is not None:
                 facts["bridge_ms"] = round((now - self._talk.first_delta_at) * 1000, 1)
@@ -493,6 +503,7 @@ class Conversation:
                     facts["model_ms"] = round((self._talk.first_delta_at - self._caller.ended_at) * 1000)
             self._talk.first_delta_at = self._caller.ended_at = None
             self._commands.notice("agent_starts", **facts)
+            self._commands.do(playback)
 
     def playout_idle(self, now: float) -> list[Command]:
         """There is nothing left to send to the caller. While a response is being generated it is only a gap."""
@@ -504,9 +515,9 @@ class Conversation:
     def _drained(self, now: float) -> None:
         """Everything said so far has been heard."""
         if self._speech.audible:
-            self._speech.audible = False
             self._talk.activity_at = now
             self._commands.notice("agent_stops")
+            self._commands.do(self._speech.ends(interrupted=False))
         self._talk.settle_heard()
         greeted = not (self._responses.busy or self._responses.owed or self._takeover.resumes)
         if self._talk.protected and self._talk.started_at is not None and greeted:
@@ -561,6 +572,12 @@ class Conversation:
         else:
             self._takeover.tick(now)
         return self._take(now)
+
+    def over(self, now: float) -> list[Command]:
+        """The call has ended, however that came: what is still to be told of it."""
+        self._caller.over()
+        self._talk.over()
+        return self._talk.commands.take()
 
     @property
     def _quiet(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from bridge.call_events import AnyHappening
 from bridge.destinations import Destination
 from bridge.ending import EndReason
 from bridge.hangup_cause import UNKNOWN
@@ -185,7 +186,7 @@ class EndCall:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that people and applications like to know: an event's name and its facts."""
+    """A line of the log, which applications get too, unless an event says it better (`call_events.REPLACED`)."""
 
     event: str
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -210,6 +211,7 @@ Command = (
     | ResendAudio
     | EndCall
     | Notice
+    | AnyHappening
 )
 
 
@@ -300,3 +302,5 @@ class Dialogue(Protocol):
     def playout_idle(self, now: float) -> list[Command]: ...
 
     def tick(self, now: float) -> list[Command]: ...
+
+    def over(self, now: float) -> list[Command]: ...

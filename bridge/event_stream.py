@@ -10,6 +10,8 @@ A filter is a list of words, decided as follows:
   `all` before them.
 * The two streams of audio, `response.output_audio.delta` and `input_audio_buffer.append`, are in nothing but their own
   full names: 50 events a second that no wildcard means.
+* The names of the beta protocol are taken for those of GA (`response.audio.*` for `response.output_audio.*`, ...), so that
+  an old list still works; `renamed` says which, for a warning. Events keep their GA names.
 """
 
 from __future__ import annotations
@@ -17,20 +19,29 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 AUDIO_EVENTS = frozenset({"response.output_audio.delta", "input_audio_buffer.append"})
+
+# What beta called GA's events, as far as names moved: whole words, or what comes before `.delta`, `.done` and `.*`.
+_BETA = {
+    "conversation.item.created": "conversation.item.added",
+    "response.audio": "response.output_audio",
+    "response.audio_transcript": "response.output_audio_transcript",
+    "response.text": "response.output_text",
+}
 
 _WORD = re.compile(r"-?(\*|[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Included and excluded words, without their `-`. Make one with `parse`."""
+    """Included and excluded words, without their `-`. Make one with `parse`. `renamed`: old words, and what they became."""
 
     included: frozenset[str]
     excluded: frozenset[str] = frozenset()
+    renamed: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @classmethod
     def parse(cls, words: Iterable[str] | None) -> EventFilter:
@@ -40,20 +51,30 @@ class EventFilter:
             return cls(frozenset({"all"}))
         included: set[str] = set()
         excluded: set[str] = set()
+        renamed = []
         for word in words:
             if not _WORD.fullmatch(word):
                 raise ValueError(f"event filter: {word!r} is no event type, no prefix with .* and not 'all'")
             plain = "all" if word.lstrip("-") == "*" else word.lstrip("-")
+            if (new := _new_name(plain)) != plain:
+                renamed.append((plain, new))
+                plain = new
             (excluded if word.startswith("-") else included).add(plain)
         if excluded and not included:
             raise ValueError("event filter: only exclusions; write 'all' too if you want everything else")
-        return cls(frozenset(included), frozenset(excluded))
+        return cls(frozenset(included), frozenset(excluded), tuple(renamed))
 
     def takes(self, event_type: str) -> bool:
         """Whether an event of this type passes."""
         if event_type in AUDIO_EVENTS:
             return event_type in self.included and event_type not in self.excluded
         return _among(self.included, event_type) and not _among(self.excluded, event_type)
+
+
+def _new_name(word: str) -> str:
+    """A word as GA has it."""
+    head, _, tail = word.rpartition(".")
+    return _BETA.get(word) or (f"{_BETA[head]}.{tail}" if head in _BETA else word)
 
 
 def _among(words: frozenset[str], event_type: str) -> bool:

@@ -47,16 +47,18 @@ class Handover:
             return None
         if problem:
             talk.commands.notice("transfer_refused", destination=transfer.name, message=problem)
-            self._refuse(call_id, f"Not possible: {problem}. The caller is still with you; nothing has been said.")
+            self._refuse(
+                call_id, f"Not possible: {problem}. The caller is still with you; nothing has been said.", now
+            )
         elif talk.barge_in.speaking:
-            self._refuse(call_id, "Not done: the caller started to speak.")
+            self._refuse(call_id, "Not done: the caller started to speak.", now)
         elif talk.leaving:
-            self._refuse(call_id, "Not done: the call is ending.")
+            self._refuse(call_id, "Not done: the call is ending.", now)
         elif call_id in self._tools.announced:
             return transfer
         else:
             told = f"It is possible. {known}".strip()
-            self._tools.answer(call_id, f"{told} Tell the caller; it is done when they have heard you.")
+            self._tools.answer(call_id, f"{told} Tell the caller; it is done when they have heard you.", now)
             facts = f" Worth mentioning: {known}" if known else ""
             ask = talk.ask(
                 f"Tell the caller in one short sentence that you are connecting them with {transfer.name} now.{facts} "
@@ -66,8 +68,8 @@ class Handover:
             talk.step(Step.ANNOUNCE)
         return None
 
-    def _refuse(self, call_id: str, output: str) -> None:
-        self._tools.answer(call_id, output)
+    def _refuse(self, call_id: str, output: str, now: float) -> None:
+        self._tools.answer(call_id, output, now, failed=True)
         if not self._talk.leaving:
             self._talk.responses.want(Ask())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.audio import MODEL_FORMAT
@@ -35,7 +35,8 @@ class Speaker(enum.StrEnum):
 
 @dataclass(slots=True)
 class Turn:
-    """One message of the conversation. `heard_ms` is None until it is decided how much the caller heard.
+    """One message of the conversation. `heard_ms` is None until it is decided how much the caller heard. `first_id` is the
+    item that it came as; `item_id` that of the present session.
 
     `received_bytes` counts the model's audio (PCM16, 24 kHz); `complete`: no more words come; `told`: the turn has been
     reported. `written`: it is a text of the present session (typed, or replayed), so it can not be truncated, only
@@ -51,6 +52,10 @@ class Turn:
     complete: bool = False
     written: bool = False
     here: bool = True
+    first_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first_id = self.item_id
 
     @property
     def received_ms(self) -> int:
@@ -82,13 +87,15 @@ class Turn:
 
 @dataclass(slots=True)
 class ToolUse:
-    """A call of a tool, and its output once there is one. `here`: the present session knows the call itself."""
+    """A call of a tool, and its output once there is one. `here`: the present session knows the call itself. `called_at`:
+    seconds of the dialogue's clock."""
 
     call_id: str
     name: str
     arguments: str
     output: str | None = None
     here: bool = True
+    called_at: float = 0.0
 
     def as_items(self) -> list[dict[str, Any]]:
         """Call and output for another session; nothing while there is no output: it follows when it is there."""
@@ -123,11 +130,11 @@ class History:
         turn.text, turn.written = text, True
         return turn
 
-    def tool_called(self, call_id: str, name: str, arguments: str) -> bool:
+    def tool_called(self, call_id: str, name: str, arguments: str, now: float = 0.0) -> bool:
         """Note a call of a tool; False when this call was known already."""
         if call_id in self._tools:
             return False
-        use = self._tools[call_id] = ToolUse(call_id, name, arguments)
+        use = self._tools[call_id] = ToolUse(call_id, name, arguments, called_at=now)
         self._order.append(use)
         return True
 

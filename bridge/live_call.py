@@ -13,6 +13,7 @@ logged and harms nobody. It may return at once; the call goes on.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,18 @@ import msgspec
 import trio
 
 from bridge.agent import Agent
+from bridge.call_events import (
+    REPLACED,
+    AnyHappening,
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    StateChanged,
+    check_words,
+    data_of,
+    type_of,
+)
 from bridge.call_tools import are_keys, transfer_to
 from bridge.dialogue import AskApproval, Command, Dialogue, EndCall, Notice, PressKeys, RunTool, TransferCall
 from bridge.ending import EndReason
@@ -28,7 +41,7 @@ from bridge.errors import ConfigError
 from bridge.event_stream import EventFilter
 from bridge.hangup_cause import cause_of
 from bridge.keys import KEYS
-from bridge.session_streams import EventStream, Observers
+from bridge.session_streams import EventStream, Observers, filter_of
 
 _log = logging.getLogger("bridge.application")
 
@@ -36,15 +49,11 @@ _log = logging.getLogger("bridge.application")
 WAITING_EVENTS = 512
 
 
-@dataclass(frozen=True, slots=True)
-class CallEvent:
-    """One event. `source`: `server` or `client` for the Realtime events of the model's session as they passed, `call` for
-    what the bridge makes of them (`caller_said`, `agent_said`, `turn`, `session_lost`, ...). `at_s`: trio's clock."""
+class _Typed(msgspec.Struct):
+    type: str = ""
 
-    source: Literal["server", "client", "call"]
-    at_s: float
-    type: str
-    event: Mapping[str, Any]
+
+_typed = msgspec.json.Decoder(_Typed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,7 @@ class LiveCall:
         self, *, call_id: str, agent_name: str, agent: Agent, caller: str, called: str, conversation: Dialogue,
         apply: Callable[[list[Command]], None],
         clock: Callable[[], float] = trio.current_time,
+        began_unix_s: float = 0.0,
         recording_held: Callable[[bool], None] = lambda _: None,
         placed: bool = False,
     ) -> None:  # fmt: skip
@@ -84,6 +94,7 @@ class LiveCall:
         self._apply = apply
         self._clock = clock
         self._began_at = clock()
+        self._began_unix_s = began_unix_s or time.time()
         self.answered = False
         self._recording_held = recording_held
         self._observers: Observers[CallEvent] = Observers(WAITING_EVENTS)
@@ -103,15 +114,17 @@ class LiveCall:
     # Hearing ---------------------------------------------------------------------------------------------------------
 
     def events(self, words: Iterable[str] | None = None) -> EventStream[CallEvent]:
-        """Everything that happens from now on, by the filter's words (`event_stream`; None: all but audio). Bounded: who
-        is slow loses the oldest events. The events of the call itself have plain names, such as `caller_said`."""
-        wanted = EventFilter.parse(words)
+        """Everything that happens from now on, by the filter's words (`event_stream`; None: all but audio): the model's
+        events, and those of the call (`call_events`). Bounded: who is slow loses the oldest. Raises `ValueError` for a
+        word that can match nothing."""
+        wanted = _filter(words)
         return self._observers.open(lambda event: wanted.takes(event.type))
 
     def listen(self, words: Iterable[str] | None, heard: Callable[[CallEvent], None]) -> None:
         """Have `heard` called for each event, by the filter's words, until the call ends: for watchers, which may miss
-        none. It must be quick, since the media clock waits, and must not raise."""
-        wanted = EventFilter.parse(words)
+        none. It must be quick, since the media clock waits; one that raises is logged and hears nothing more. Raises
+        `ValueError` as `events` does."""
+        wanted = _filter(words)
         self._listeners.append((wanted, heard))
 
     # Taking part -----------------------------------------------------------------------------------------------------
@@ -137,7 +150,7 @@ class LiveCall:
 
     def say(self, text: str) -> None:
         """Have the agent say this, in about these words, as soon as nobody else speaks. A `hang_up` or `transfer` right
-        behind it comes first: wait for `agent_said`."""
+        behind it comes first: wait for `transcript.final`."""
         self.send({"type": "response.create", "response": {"instructions": f"Say exactly this: {text}"}})
 
     def answer_tool(self, call_id: str, output: str) -> None:
@@ -213,20 +226,46 @@ class LiveCall:
 
     def saw(self, source: Literal["server", "client"], payload: bytes) -> None:
         """A Realtime event passed. Parsed only where somebody listens."""
-        if self._observers.any or self._listeners:
-            event = msgspec.json.decode(payload)
-            self._tell(CallEvent(source, self._clock(), str(event.get("type", "")), event))
+        kind = _typed.decode(payload).type
+        if self._observers.any or any(wanted.takes(kind) for wanted, _ in self._listeners):
+            self._tell(source, kind, msgspec.json.decode(payload))
 
     def noticed(self, notice: Notice) -> None:
         """The bridge tells something about the call."""
-        self._tell(CallEvent("call", self._clock(), notice.event, notice.facts))
+        if notice.event not in REPLACED:
+            self._tell("call", notice.event, notice.facts)
 
-    def _tell(self, event: CallEvent) -> None:
+    def happened(self, event: AnyHappening) -> None:
+        """Something happened that applications are told of. What state the dialogue is in is nobody's before the answer."""
+        if self.answered or not isinstance(event, StateChanged):
+            self._tell("call", type_of(event), data_of(event))
+
+    def begins(self) -> None:
+        """Tell that there is a call."""
+        direction: Literal["inbound", "outbound"] = "outbound" if self.placed else "inbound"
+        self.happened(CallStarted(agent=self.agent_name, caller=self.caller, called=self.called, direction=direction))
+        self._tell("call", type_of(StateChanged), {"state": self.state})
+
+    def is_answered(self) -> None:
+        """The caller is on the line. Idempotent."""
+        if not self.answered:
+            self.answered = True
+            self.happened(CallAnswered())
+            self.happened(StateChanged(state=self.state))
+
+    def _tell(self, source: Literal["server", "client", "call"], kind: str, facts: Mapping[str, Any]) -> None:
+        now = self._clock()
+        event = CallEvent(source, now, kind, facts, self._began_unix_s + now - self._began_at)
         if self._observers.any:
             self._observers.tell(event)
-        for wanted, heard in self._listeners:
-            if wanted.takes(event.type):
-                heard(event)
+        for listener in tuple(self._listeners):
+            wanted, heard = listener
+            if wanted.takes(kind):
+                try:
+                    heard(event)
+                except Exception:
+                    _log.exception("a listener of a call failed, and hears nothing more; the call goes on")
+                    self._listeners.remove(listener)
 
     def tool_wanted(self, command: RunTool) -> None:
         """A manual tool is called: from here on it can be answered, so before any observer runs."""
@@ -263,7 +302,15 @@ class LiveCall:
         except Exception:
             _log.exception("the application's on_call failed; the call goes on without it")
 
-    def end(self) -> None:
-        """The call is over: streams end, listeners hear nothing more."""
+    def end(self, ended: CallEnded) -> None:
+        """The call is over: that is the last that is told; streams end, listeners hear nothing more."""
+        self.happened(ended)
         self._listeners.clear()
         self._observers.end(None)
+
+
+def _filter(words: Iterable[str] | None) -> EventFilter:
+    if words is not None:
+        words = list(words)
+        check_words(words)
+    return filter_of(words)

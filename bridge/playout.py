@@ -222,6 +222,15 @@ class PlayoutQueue:
         entry = self._ledger.get(item)
         return self._ms(entry.played) if entry is not None else 0
 
+    def heard(self, leave_out: str) -> tuple[AudioItem | None, int]:
+        """The newest item of which anything was given out, and the milliseconds of all items so far, but those of the
+        response `leave_out`."""
+        newest, nbytes = None, 0
+        for entry in self._ledger.values():
+            if entry.played and entry.item.response_id != leave_out:
+                newest, nbytes = entry.item, nbytes + entry.played
+        return newest, self._ms(nbytes)
+
     def received_ms(self, item: AudioItem) -> int:
         """Milliseconds of `item` pushed, rounded down. Unknown items: 0."""
         entry = self._ledger.get(item)

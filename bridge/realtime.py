@@ -177,6 +177,7 @@ class AgentTranscript(msgspec.Struct, frozen=True, tag="response.output_audio_tr
 class AgentTranscriptDelta(msgspec.Struct, frozen=True, tag="response.output_audio_transcript.delta"):
     """The next words of an audio part: what is known of it when the session is lost before its end."""
 
+    response_id: str = ""
     item_id: str = ""
     delta: str = ""
 

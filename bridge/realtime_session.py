@@ -16,7 +16,7 @@ import trio
 from bridge.cached_item import CachedItem
 from bridge.config import Limits, Realtime
 from bridge.errors import ResponseFailed
-from bridge.event_stream import Backlog, EventFilter
+from bridge.event_stream import Backlog
 from bridge.item_cache import ANSWER_AUDIO_BYTES, ItemCache
 from bridge.item_changes import Change, ChangeKind
 from bridge.message_content import Content, audio_text, content_parts, in_appends
@@ -32,7 +32,7 @@ from bridge.session_engine import (
     inside,
     new_item_id,
 )
-from bridge.session_streams import EventStream, told_again
+from bridge.session_streams import EventStream, filter_of, told_again
 from bridge.tools import Tool, ToolRegistry
 
 AnyTool = Tool | Callable[..., object]
@@ -249,8 +249,8 @@ class RealtimeSession(SessionEngine):
 
         Raises `ValueError` for a word that can match nothing.
         """
-        chosen = EventFilter.parse(words or None)
-        return self._raw.open(lambda entry: chosen.takes(entry.type))
+        wanted = filter_of(words or None)
+        return self._raw.open(lambda entry: wanted.takes(entry.type))
 
     def changes(self, *kinds: ChangeKind) -> EventStream[Change]:
         """What happens to the conversation, from now on; of these kinds only. Without: all but `IGNORED`."""

@@ -11,17 +11,31 @@ it was closed by us the iteration ends.
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Generic, TypeVar
 
 import trio
 
 from bridge.errors import ModelError
-from bridge.event_stream import Backlog
+from bridge.event_stream import Backlog, EventFilter
+
+_log = logging.getLogger("bridge.application")
 
 _Entry = TypeVar("_Entry")
+_warned_of: set[tuple[str, str]] = set()
+
+
+def filter_of(words: Iterable[str] | None) -> EventFilter:
+    """The filter of these words. Each old name of an event is warned of, once in a process. Raises `ValueError`."""
+    wanted = EventFilter.parse(words)
+    for old, new in wanted.renamed:
+        if (old, new) not in _warned_of:
+            _warned_of.add((old, new))
+            _log.warning("event filter: %s is called %s now; it is taken for that", old, new)
+    return wanted
 
 
 def told_again(error: ModelError) -> ModelError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bridge import realtime
 from bridge.audio import MODEL_FORMAT, resampler
+from bridge.call_events import PlaybackStarted, PlaybackStopped
 from bridge.history import History, Speaker, Turn
 from bridge.playout import AudioItem, PlayoutQueue
 
@@ -42,6 +43,7 @@ class Speech:
         self._sounds = 0
         self._sound: AudioItem | None = None
         self._paused = self._held = False
+        self._heard_ms = 0  # up to the last end
         self.audible = False
         self.line_quiet = True
 
@@ -106,6 +108,23 @@ class Speech:
     def sounding(self) -> bool:
         """What the caller hears, or will hear next, is a sound of ours."""
         return self._sound is not None and not self._playout.idle
+
+    def begins(self, item_id: str = "") -> PlaybackStarted:
+        """The caller begins to hear the agent: this item, or the one whose audio was given out last."""
+        self.audible = True
+        newest, _ = self._playout.heard(OUR_OWN)
+        return PlaybackStarted(item_id=item_id or (newest.item_id if newest else ""))
+
+    def ends(self, *, interrupted: bool) -> PlaybackStopped:
+        """The caller hears the agent no more. After a `flush`, if there was one."""
+        self.audible = False
+        newest, heard_ms = self._playout.heard(OUR_OWN)
+        before, self._heard_ms = self._heard_ms, heard_ms
+        return PlaybackStopped(
+            item_id=newest.item_id if newest else "",
+            reason="interrupted" if interrupted else "completed",
+            heard_ms=max(0, heard_ms - before),
+        )
 
     def flush(self) -> tuple[list[Cut], set[str]]:
         """Drop what the caller has not heard. Returns what was cut, and the responses that it belongs to."""

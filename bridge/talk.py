@@ -12,6 +12,7 @@ from typing import Any
 from bridge import realtime
 from bridge.agent import Agent
 from bridge.barge_in import SEMANTIC_WAIT_S, BargeIn
+from bridge.call_events import SpeechStarted, SpeechStopped, StateChanged, TranscriptFinal
 from bridge.collecting import Collecting
 from bridge.config import Limits
 from bridge.dialogue import TRANSITIONS, ClearLegAudio, Commands, State, Step
@@ -70,6 +71,7 @@ class Talk:
         self.no_prompt_until = 0.0
         """Until then a response that the server begins is its question whether the caller is there, and is not wanted."""
         self._items_made = 0
+        self._speaking: str | None = None  # the caller, as applications know it: the item
 
     @property
     def closing(self) -> bool:
@@ -89,7 +91,9 @@ class Talk:
         """Change the state by the table; raises `ModelProtocolError` for what it does not know."""
         if (self.state, step) not in TRANSITIONS:
             raise ModelProtocolError(f"{step.value} while {self.state.value}")
-        self.state = TRANSITIONS[self.state, step]
+        before, self.state = self.state, TRANSITIONS[self.state, step]
+        if self.state is not before:
+            self.commands.do(StateChanged(state=self.state.value))
 
     def follow(self, session: Mapping[str, Any]) -> None:
         """Who answers and who interrupts, by a session's turn detection (none: manual turns)."""
@@ -136,7 +140,10 @@ class Talk:
         self.responses.expect_nothing()
         self.step(Step.BARGE_IN)
         self.first_delta_at = None
+        audible = self.speech.audible
         cuts, responses = self.speech.flush()
+        if audible:
+            self.commands.do(self.speech.ends(interrupted=bool(cuts)))
         for response_id in responses:
             # Generated long ago maybe, but deltas that come after `response.done` have been seen.
             self.responses.discard(response_id)
@@ -176,6 +183,47 @@ class Talk:
             turn.told = True
             facts = {"heard_ms": turn.heard_ms, "received_ms": turn.received_ms}
             self.commands.notice("agent_said", text=turn.heard_text, **facts)
+            self._final(turn)
+
+    def _final(self, turn: Turn) -> None:
+        if not turn.received_bytes:
+            return  # a text of an application's, which nobody spoke
+        self.commands.do(
+            TranscriptFinal(
+                role="agent",
+                item_id=turn.first_id,
+                text=turn.heard_text,
+                interrupted=turn.interrupted,
+                heard_ms=turn.heard_ms,
+            )
+        )
+
+    # For applications ------------------------------------------------------------------------------------------------
+
+    def speech_begins(self, item_id: str, audio_ms: int | None = None) -> None:
+        """The caller speaks. Nothing happens where that is known."""
+        if self._speaking is None:
+            self._speaking = item_id
+            self.commands.do(SpeechStarted(item_id=item_id, audio_ms=audio_ms))
+
+    def speech_ends(self, audio_ms: int | None = None) -> None:
+        """The caller speaks no more, or nobody is going to say when. Nothing happens where no beginning was told."""
+        if self._speaking is not None:
+            self.commands.do(SpeechStopped(item_id=self._speaking, audio_ms=audio_ms))
+            self._speaking = None
+
+    def over(self) -> None:
+        """The call has ended: what the caller heard of what the agent was saying is what was said."""
+        self.speech_ends()
+        audible = self.speech.audible
+        cuts, _ = self.speech.flush()
+        if audible:
+            self.commands.do(self.speech.ends(interrupted=bool(cuts)))
+        self.speech.settled()
+        for turn in self.history:
+            if turn.speaker is Speaker.AGENT and not turn.told and turn.text:
+                turn.told = True
+                self._final(turn)
 
 
 def _barge_in(agent: Agent) -> BargeIn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bridge import call_tools, mcp, realtime, realtime_mcp
 from bridge.accounts import Accounts
+from bridge.call_events import ToolAnswered, ToolCalled
 from bridge.collecting import Collecting
 from bridge.dialogue import AskApproval, CheckTransfer, EndCall, PressKeys, RunTool, TransferCall
 from bridge.ending import EndReason
@@ -68,31 +69,34 @@ class ToolUse:
             return None
         for item in calls.values():
             call_id, name, arguments = item.call_id or "", item.name or "", item.arguments_json
-            known = item.status in (None, "completed") and self._talk.history.tool_called(call_id, name, arguments)
+            known = item.status in (None, "completed") and self._talk.history.tool_called(
+                call_id, name, arguments, now
+            )
             if not known:
                 continue
             self._talk.commands.notice("tool_called", name=name, tool_call_id=call_id)
+            self._talk.commands.do(ToolCalled(tool_call_id=call_id, name=name, arguments=arguments))
             match call_tools.interpret(self._talk.agent, name, arguments):
                 case call_tools.HangUp() | call_tools.Transfer() if interrupted:
-                    self.answer(call_id, "Not done: the caller started to speak.")
+                    self.answer(call_id, "Not done: the caller started to speak.", now, failed=True)
                 case call_tools.HangUp(reason=why, cause=cause):
                     end = end or EndCall(EndReason.AGENT_HUNG_UP, why, cause=cause)
                 case call_tools.Transfer() if end is not None or self._talk.leaving:
-                    self.answer(call_id, "Not done: the call is ending.")
+                    self.answer(call_id, "Not done: the call is ending.", now, failed=True)
                 case call_tools.Transfer(name=target, destination=destination):
                     if self._talk.speech.received(response.id):
                         self.announced.add(call_id)
                     self._start(call_id, now)
                     self._talk.commands.do(CheckTransfer(TransferCall(call_id, target, destination)))
                 case call_tools.CollectDigits() if interrupted:
-                    self.answer(call_id, "Not done: the caller started to speak.")
+                    self.answer(call_id, "Not done: the caller started to speak.", now, failed=True)
                 case call_tools.CollectDigits(name=entry):
                     self._collect(call_id, entry, now)
                 case call_tools.PressKeys(keys=keys):
                     self._start(call_id, now)
                     self._talk.commands.do(PressKeys(call_id, keys))
                 case call_tools.Misuse(message=message):
-                    self.answer(call_id, message)
+                    self.answer(call_id, message, now, failed=True)
                     self._talk.responses.want(Ask())
                 case None:
                     self._start(call_id, now)
@@ -103,10 +107,10 @@ class ToolUse:
         """The caller is to key something in; `caller_keys` answers the call."""
         talk = self._talk
         if talk.leaving:
-            self.answer(call_id, "Not done: the call is ending.")
+            self.answer(call_id, "Not done: the call is ending.", now, failed=True)
             return
         if talk.collection is not None:
-            self.answer(call_id, f"Not done: the caller is still keying in {talk.collection.name}.")
+            self.answer(call_id, f"Not done: the caller is still keying in {talk.collection.name}.", now, failed=True)
             return
         entry = talk.agent.collect[name]
         talk.collection = Collecting(call_id, name, entry, now)
@@ -129,11 +133,11 @@ class ToolUse:
     def finished(self, call_id: str, output: str, now: float) -> None:
         """A tool's result, or the text of its failure; the model gets exactly one per call."""
         self.stop_running(call_id, now)
-        self.answer(call_id, output)
+        self.answer(call_id, output, now, failed=output.startswith(call_tools.FAILED))
         if not self._talk.leaving:
             self._talk.responses.want(Ask())
 
-    def answer(self, call_id: str, output: str) -> None:
+    def answer(self, call_id: str, output: str, now: float, *, failed: bool = False) -> None:
         """The one output of a call. A session that does not know the call (it took over since) is told that first; without
         a session it is kept for the next one."""
         use = self._talk.history.tool(call_id)
@@ -141,6 +145,15 @@ class ToolUse:
             if use.output is not None:
                 return
             use.output = output
+            self._talk.commands.do(
+                ToolAnswered(
+                    tool_call_id=call_id,
+                    name=use.name,
+                    output=output,
+                    lasted_ms=round((now - use.called_at) * 1000),
+                    failed=failed,
+                )
+            )
             if not self._talk.session_stands:
                 return
             if not use.here:

@@ -19,16 +19,16 @@ tools = ToolRegistry([Tool("ask_colleague", "Ask a human who watches this call, 
 
 async def attend(call: LiveCall) -> None:
     """Runs beside each call, and is cancelled at its end; what it raises is logged, and the call goes on."""
-    events = call.events(["caller_said", "agent_said", "tool_called", "session_lost"])
+    events = call.events(["transcript.final", "tool.called", "session_lost"])
     if customer := CUSTOMERS.get(call.caller.partition(" ")[0]):
         call.write(f"(The caller is {customer}.)")  # the model knows it from here on; nobody hears it
     async for event in events:
         match event.type, event.event:
-            case ("caller_said" | "agent_said") as who, {"text": text}:
+            case "transcript.final", {"role": who, "text": text}:  # of the agent: what was heard
                 print(f"{call.call_id[:8]} {who}: {text}", flush=True)
-                if who == "caller_said" and "complaint" in text.lower():
+                if who == "caller" and "complaint" in text.lower():
                     call.transfer("boss")  # agents.NAME.transfers.boss; what the agent is saying is heard out
-            case "tool_called", {"name": "ask_colleague", "tool_call_id": call_id}:
+            case "tool.called", {"name": "ask_colleague", "tool_call_id": call_id}:
                 call.answer_tool(call_id, "Yes, tomorrow from nine.")  # within limits.tool_s; you would ask somebody
             case "session_lost", {"detail": detail}:
                 print(f"{call.call_id[:8]} the model is away, another session is opened: {detail}", flush=True)

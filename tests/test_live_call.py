@@ -10,9 +10,10 @@ import trio
 from house import House, house
 from trio.testing import MockClock
 
+from bridge.call_events import CallEvent
 from bridge.dialogue import AskApproval
 from bridge.errors import ConfigError
-from bridge.live_call import Approval, CallEvent, LiveCall
+from bridge.live_call import Approval, LiveCall
 from bridge.tools import Tool, ToolContext, ToolRegistry
 from simulators.ari_channels import HUNG_UP, Place
 from simulators.model_script import Call, McpCall, Say, Script
@@ -60,7 +61,7 @@ async def test_it_hears_both_directions_and_the_bridges_own_events(autojump_cloc
         await it.ended()
     assert "response.create" in app.types("client")
     assert "response.done" in app.types("server")
-    assert "agent_said" in app.types("call")
+    assert "transcript.final" in app.types("call")
     assert not {"response.output_audio.delta", "input_audio_buffer.append"} & {event.type for event in app.heard}
 
 

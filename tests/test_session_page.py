@@ -59,8 +59,8 @@ async def test_the_example_takes_part_in_a_call(
         assert (await it.ended())["reason"] == "transferred"
         assert channel.dialplan == Place("phones", "600", "1")
     told = capsys.readouterr().out
-    assert "caller_said: I have a complaint.\n" in told
-    assert "agent_said: Tomorrow from nine.\n" in told
+    assert "caller: I have a complaint.\n" in told
+    assert "agent: Tomorrow from nine.\n" in told
 
 
 PAGE = (ROOT / "docs/session.md").read_text(encoding="utf-8")
