@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from bridge import __version__, call_command, call_tools, doctor, findings, supervisor, telemetry
+from bridge.agent_tools import AgentTools
 from bridge.config import Config, effective, load_config, located, warnings_of
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
@@ -126,6 +127,7 @@ def _checked(config: Config) -> Endpoint:
     """Everything that can be known to be wrong before the first call. Raises `ConfigError`."""
     check_budgets(config, load_prices(config.realtime.prices))
     load_sounds(config.agents)
+    AgentTools.load(config.agents)
     endpoint = endpoint_of(config.realtime)
     check_agents(endpoint, config.agents)
     return endpoint
@@ -136,8 +138,13 @@ def _show(config: Config, endpoint: Endpoint) -> None:
     for key, value in effective(config):
         print(f"{key} = {value}")
     print(f"# the model is reached at {endpoint}")
+    tools = AgentTools.load(config.agents)
     for name, agent in config.agents.items():
-        session = masked(session_of(agent, call_tools.tools_of(agent)))
+        print(f"\n# tools of agent {name}, before those of the application:")
+        for line in tools.listed(name, agent):
+            print(f"#   {line}")
+        declared = [*call_tools.tools_of(agent), *tools.tools_for(name, agent).declarations()]
+        session = masked(session_of(agent, declared))
         print(f"\n# session of agent {name}, before the tools of the application:")
         print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
     for warning in _warnings(config, endpoint):

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, keys, mcp_servers, outbound, overrides, recording
+from bridge import collect, destinations, keys, mcp_servers, outbound, overrides, recording, tool_hook
 from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
 from bridge.outbound import Outbound
 from bridge.recording import Recording
+from bridge.tool_hook import ToolHook
 
 
 class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +80,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sounds: AgentSounds = AgentSounds()
     recording: Recording = Recording()
     outbound: Outbound = Outbound()
+    tools: list[str] = []
+    tool_hook: ToolHook = ToolHook()
     mcp: list[McpServer] = []
     session: dict[str, Any] = {}
 
@@ -127,5 +130,6 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
         yield from overrides.problems(agent.overridable, msgspec.to_builtins(Agent()), f"{at}.overridable")
     yield from collect.problems(agent.collect, f"{at}.collect")
     yield from outbound.problems(agent.outbound, f"{at}.outbound")
+    yield from tool_hook.problems(agent.tool_hook, f"{at}.tool_hook")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
     yield from recording.problems(agent.recording, f"{at}.recording", {*manual, *agent.keys})

@@ -441,6 +441,7 @@ class _Call:
                 agent=live.agent_name,
                 caller=live.caller,
                 called=live.called,
+                tool_call_id=command.call_id,
                 secure_digits=live.secure_digits,
                 call=live,
             )

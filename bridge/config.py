@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import mcp_servers, recording, routes
+from bridge import mcp_servers, recording, routes, tool_hook
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.errors import ConfigError
 from bridge.prompt_lint import unkept_promises
@@ -252,7 +252,7 @@ def load_config(
         end = text.count("\n") + 1
         raise ConfigError(f"{source}:{told[1] if told else end}: not valid TOML: {error}") from error
     try:
-        config = _with_mcp_secrets(_convert(tree), environ)
+        config = _with_secrets(_convert(tree), environ)
     except ConfigError as error:
         raise ConfigError(located(str(error), text, {}, {}, source=source), place=error.place) from error
     for name, path in reversed(_ENVIRONMENT):
@@ -265,7 +265,7 @@ def load_config(
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
         _assign(tree, path, value)
         config = _convert_from(f"command line, {path}", tree)
-    config = _with_mcp_secrets(config, environ)
+    config = _with_secrets(config, environ)
     if config.server.worker:
         config = config.for_worker(config.server.worker)
     return _with_paths_from(folder, config) if folder else config
@@ -289,11 +289,18 @@ def located(
     return f"{source}:{line}: {message}" if line else message
 
 
-def _with_mcp_secrets(config: Config, environ: Mapping[str, str]) -> Config:
+def _with_secrets(config: Config, environ: Mapping[str, str]) -> Config:
+    def read(value: str, where: str) -> str:
+        return mcp_servers.from_environment(value, environ, where)
+
     agents = {}
     for name, agent in config.agents.items():
-        servers = mcp_servers.with_secrets(agent.mcp, environ, f"{dotted(('agents', name))}.mcp")
-        agents[name] = msgspec.structs.replace(agent, mcp=servers)
+        at = dotted(("agents", name))
+        agents[name] = msgspec.structs.replace(
+            agent,
+            mcp=mcp_servers.with_secrets(agent.mcp, environ, f"{at}.mcp"),
+            tool_hook=tool_hook.with_secrets(agent.tool_hook, read, f"{at}.tool_hook"),
+        )
     return msgspec.structs.replace(config, agents=agents)
 
 
@@ -304,7 +311,10 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
 
     agents = {
         name: msgspec.structs.replace(
-            agent, sounds=complete(agent.sounds), recording=recording.below(agent.recording, folder)
+            agent,
+            sounds=complete(agent.sounds),
+            recording=recording.below(agent.recording, folder),
+            tools=[str(folder / file) for file in agent.tools],
         )
         for name, agent in config.agents.items()
     }
@@ -406,6 +416,11 @@ def _check(config: Config) -> None:
         for place, remedy in problems(agent, at):
             require(False, place, remedy)
         check_agent(agent, at)
+        require(
+            not agent.tool_hook.url or agent.tool_hook.timeout_s <= config.limits.tool_s,
+            f"{at}.tool_hook.timeout_s",
+            "must not be above limits.tool_s, which ends every tool",
+        )
 
 
 _MAY_BE_ZERO = frozenset({"caller_silent_prompt_s", "max_duration_warning_s"})
@@ -477,7 +492,7 @@ def effective(config: Config) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
 
     def walk(value: Any, path: str) -> None:
-        if (path in SECRETS or mcp_servers.is_secret(path)) and value:
+        if (path in SECRETS or mcp_servers.is_secret(path) or tool_hook.is_secret(path)) and value:
             rows.append((path, "(set, hidden)"))
         elif path.endswith((".url", ".server_url")):
             rows.append((path, repr(masked_url(value))))

@@ -12,6 +12,7 @@
     |  |- ResponseFailed          one response failed; the session goes on
     |  |- RequestRefused          it refused one thing that was asked; the session goes on
     |  `- ModelProtocolError      it sent what the protocol does not allow
+    |- ToolError              a tool could not do what the model asked: the message is told to the model
     |- RecordingError         the disk (or whoever else keeps the recording): the call goes on without it
     |- WebhookError           the operator's own HTTP service
     |  |- WebhookUnreachable      no connection, no answer in time, HTTP 408/425/429/5xx: another try may succeed
@@ -87,6 +88,11 @@ class RequestRefused(ModelError):
 
 class ModelProtocolError(ModelError):
     """The server sent what the Realtime protocol does not allow."""
+
+
+class ToolError(BridgeError):
+    """A tool could not do what it was asked for. The message is told to the model as it is, and logged without a traceback;
+    any other exception of a tool is logged as a defect of the tool."""
 
 
 class RecordingError(BridgeError):

@@ -111,6 +111,11 @@ class LiveCall:
         """`connecting` until the caller is answered, then the dialogue's: `listening`, `responding`, `closing`, ..."""
         return self._conversation.state.value if self.answered else "connecting"
 
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """The names for `transfer`, in the profile's order."""
+        return tuple(self._agent.transfers)
+
     # Hearing ---------------------------------------------------------------------------------------------------------
 
     def events(self, words: Iterable[str] | None = None) -> EventStream[CallEvent]:

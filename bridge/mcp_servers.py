@@ -77,6 +77,15 @@ def problems(servers: Sequence[McpServer], place: str) -> Iterator[tuple[str, st
             )
 
 
+def from_environment(value: str, environ: Mapping[str, str], where: str) -> str:
+    """`value`, or for "$NAME" that environment variable. Raises `ConfigError`, which begins with `where`, if there is none."""
+    if not value.startswith("$"):
+        return value
+    if not environ.get(value[1:]):
+        raise ConfigError(f"{where}: the environment variable {value[1:]!r} is not set", place=where)
+    return environ[value[1:]]
+
+
 def with_secrets(servers: Sequence[McpServer], environ: Mapping[str, str], place: str) -> list[McpServer]:
     """`servers` with each "$NAME" in `authorization` and `headers` replaced by that environment variable.
 
@@ -84,11 +93,7 @@ def with_secrets(servers: Sequence[McpServer], environ: Mapping[str, str], place
     """
 
     def read(value: str, where: str) -> str:
-        if not value.startswith("$"):
-            return value
-        if not environ.get(value[1:]):
-            raise ConfigError(f"{where}: the environment variable {value[1:]!r} is not set")
-        return environ[value[1:]]
+        return from_environment(value, environ, where)
 
     return [
         msgspec.structs.replace(

@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
 
+import httpx
 import trio
 
 from bridge import routing, telemetry
 from bridge.agent import Agent
+from bridge.agent_tools import AgentTools
 from bridge.ari_app import AriApp
 from bridge.ari_control import ChannelControl
 from bridge.audio import PcmFormat
@@ -54,6 +56,7 @@ from bridge.sound_files import load_sounds
 from bridge.switchboard import DRAINING, Expectation, Switchboard
 from bridge.tools import ToolRegistry
 from bridge.watchers import watchers_of
+from bridge.webhook_client import WebhookClient
 from bridge.worker_link import LinkError, OrderLine, Receiver, report_to
 from bridge.worker_policy import Order
 
@@ -78,6 +81,7 @@ class Seams:
     listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     control_listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     run_blocking: InThread = in_thread
+    http: httpx.AsyncBaseTransport | None = None
     watchers: Sequence[CallWatcher] = ()
 
 
@@ -103,13 +107,14 @@ class Bridge:
         self._ari: AriApp | None = None
         self._listening = False
         watchers = [*watchers_of(config), *seams.watchers]
+        self._webhooks = WebhookClient(seams.http)
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
             clock=MediaClock(self._lateness.note),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
-            tools_for=lambda name, agent: tools,
+            tools_for=AgentTools.load(config.agents, tools, self._webhooks).tools_for,
             sounds=load_sounds(config.agents),
             prices=load_prices(config.realtime.prices),
             connect_stream=seams.connect_model,
@@ -204,6 +209,7 @@ class Bridge:
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()
+                await self._webhooks.aclose()
         await self._plain.last_questions()
         _log.info("drained")
 

@@ -146,6 +146,13 @@ def session_of(agent: Agent, tools: Sequence[Mapping[str, Any]]) -> dict[str, An
     return session
 
 
+def declared_functions(agent: Agent) -> list[dict[str, Any]]:
+    """The functions that the agent's `session` table declares. Raises `ConfigError` as `session_of` does."""
+    if "tools" not in agent.session:
+        return []
+    return [it for it in checked(agent.session, "session").session["tools"] if it["type"] == "function"]
+
+
 def _name(tool: Mapping[str, Any]) -> tuple[str, str]:
     """What tells a tool from the others of a session."""
     return tool["type"], tool["name"] if tool["type"] == "function" else tool["server_label"]
@@ -245,8 +252,8 @@ def check_agent(agent: Agent, where: str) -> list[str]:
         remedy = str(error).removeprefix(f"{error.place}: ")
         raise _placed(own.get(error.place, error.place), remedy) from error
     functions = [tool["name"] for tool in table.tree.get("tools", ())]
-    unhandled = [f"{at}.tools: {', '.join(functions)}: nothing runs these but a tool of that name in the application"]
-    return checked(agent.session, at).warnings + (unhandled if functions else [])
+    unhandled = [f"{at}.tools: {', '.join(functions)}: nothing runs these but a tool hook, or a tool of that name"]
+    return checked(agent.session, at).warnings + (unhandled if functions and not agent.tool_hook.url else [])
 
 
 def _twice(agent: Agent, tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -372,7 +372,7 @@ class SessionEngine:
         return self._registry.is_manual(name) or (declared and name not in self._registry)
 
     async def _run_tool(self, call: FunctionCall) -> None:
-        context = ToolContext(call_id=call.call_id)
+        context = ToolContext(call_id=call.call_id, tool_call_id=call.call_id)
         output = await self._registry.run(call.name, call.arguments, timeout_s=self._limits.tool_s, context=context)
         if not self.closed and self._turns.is_open(call.call_id):
             self._give_output(call.call_id, output)

@@ -39,6 +39,7 @@ class ToolContext:
     bridge and is no part of the schema. What is unknown is empty.
 
     `call_id`: the phone call's id, as in its record and logs. `agent`: the profile's name. `caller`, `called`: numbers.
+    `tool_call_id`: the model's id of this one call of the tool.
     `secure_digits`: what the caller has keyed in for secure entries of the agent's profile, by name; never in its repr.
     `call`: the running call itself (a `bridge.live_call.LiveCall`), None outside of one.
     """
@@ -47,6 +48,7 @@ class ToolContext:
     agent: str = ""
     caller: str = ""
     called: str = ""
+    tool_call_id: str = ""
     secure_digits: Mapping[str, str] = field(default_factory=dict, repr=False)
     call: Any = None
 

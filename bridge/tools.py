@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ import msgspec
 import trio
 
 from bridge import call_tools
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, ToolError
 from bridge.tool_schema import ArgumentError, FunctionSchema, ToolContext
 
 __all__ = ["MAX_OUTPUT_CHARS", "MAX_THREADS", "Tool", "ToolContext", "ToolRegistry"]
@@ -45,8 +45,9 @@ _Added = TypeVar("_Added", bound="Tool | Callable[..., object]")
 class Tool:
     """One function that the model may call, with its schema written out. For a Python function use `Tool.of`.
 
-    `handler` (async or not) gets the decoded arguments as one mapping, unchecked; without it the tool is manual: the
-    application hears of the call and answers it. What a handler returns is dumped as JSON unless it is text already.
+    `handler` (async or not) gets the decoded arguments as one mapping, unchecked, and with `with_context` a `ToolContext`
+    behind it; without a handler the tool is manual: the application hears of the call and answers it. What a handler
+    returns is dumped as JSON unless it is text already. `origin`: where the tool comes from, for people.
     Raises `ConfigError` for a name or `parameters` that the server would refuse, and with them the whole session.
     """
 
@@ -55,6 +56,8 @@ class Tool:
     handler: Callable[..., object] | None = None
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
     signature: FunctionSchema | None = None
+    with_context: bool = False
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -63,11 +66,11 @@ class Tool:
             raise ConfigError(f'tool {self.name}: its parameters must be a JSON schema with "type": "object"')
 
     @classmethod
-    def of(cls, function: Callable[..., object], *, name: str = "", description: str = "") -> Tool:
+    def of(cls, function: Callable[..., object], *, name: str = "", description: str = "", origin: str = "") -> Tool:
         """A Python function as a tool; `name` and `description` win over its own. Its parameters are given by name,
         checked and converted; one annotated `ToolContext` is told about the call. Raises `ConfigError`."""
         schema = FunctionSchema.of(function, name=name, description=description)
-        return cls(schema.name, schema.description, function, schema.parameters, schema)
+        return cls(schema.name, schema.description, function, schema.parameters, schema, origin=origin)
 
     def declaration(self) -> dict[str, Any]:
         """This tool in `session.update`."""
@@ -122,6 +125,15 @@ class ToolRegistry:
         if self._tools.pop(name, None) is None:
             raise ConfigError(f"tool {name}: there is none to remove; known: {self._known()}")
 
+    def overlaid(self, tools: Iterable[Tool]) -> ToolRegistry:
+        """This registry's tools with `tools` over them, as another registry that shares its threads and its limit."""
+        registry = ToolRegistry([*self, *tools], max_output_chars=self._max_output_chars)
+        registry._threads = self._threads
+        return registry
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(list(self._tools.values()))
+
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 
@@ -151,6 +163,9 @@ class ToolRegistry:
         try:
             with trio.move_on_after(timeout_s) as limit:
                 text = _dumped(await self._called(function), tool)
+        except ToolError as error:
+            _log.warning("tool %s failed: %s", name, error.__cause__ or error)
+            return self._cut(f"Error: {error}")
         except (Exception, SystemExit) as error:
             # The tool is the application's code: whatever it raises is the model's to hear and ours to log.
             _log.exception("tool %s failed", name)
@@ -175,7 +190,8 @@ class ToolRegistry:
         if not isinstance(decoded, dict):
             raise ArgumentError("the arguments must be a JSON object")
         if tool.signature is None:
-            return tool, partial(tool.handler, decoded)
+            more = (context or ToolContext(),) if tool.with_context else ()
+            return tool, partial(tool.handler, decoded, *more)
         return tool, partial(tool.handler, **tool.signature.bind(decoded, context))
 
     async def _called(self, function: Callable[[], object]) -> object:

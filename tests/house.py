@@ -18,9 +18,11 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import httpx
 import msgspec
 import trio
 from sdk_types import check_client, check_server
@@ -32,7 +34,7 @@ from bridge.tools import ToolRegistry
 from simulators.ari_server import AriServer, FakeChannel
 from simulators.caller import Caller
 from simulators.memory import MemoryListener, MemoryStream
-from simulators.model_script import Pace, Script
+from simulators.model_script import Brain, Pace, Script
 from simulators.realtime_faults import Faults
 from simulators.realtime_server import RealtimeServer
 
@@ -227,7 +229,7 @@ def _check_emitted(faults: Faults, event: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def house(
-    script: Script | None = None,
+    script: Brain | None = None,
     *,
     settings: str = "",
     overrides: Mapping[str, str] | None = None,
@@ -236,9 +238,12 @@ async def house(
     on_call: OnCall | None = None,
     ari: AriServer | None = None,
     supervisor: trio.abc.Stream | None = None,
+    http: httpx.AsyncBaseTransport | None = None,
+    folder: Path | None = None,
     limit_s: float = 600.0,
 ) -> AsyncIterator[House]:
-    """The bridge, served; `settings` is TOML, `overrides` are `section.key` values. `limit_s` of virtual time."""
+    """The bridge, served; `settings` is TOML whose paths begin at `folder`, `overrides` are `section.key` values. `http` is
+    the way to services of the operator's. `limit_s` of virtual time."""
     chosen = {
         "realtime.url": "ws://model.test/v1/realtime",
         "realtime.api_key": "test-key",
@@ -250,7 +255,7 @@ async def house(
         "server.control_token": CONTROL_TOKEN,
         **(overrides or {}),
     }
-    config = load_config(settings, {}, chosen)
+    config = load_config(settings, {}, chosen, folder=folder)
     model = RealtimeServer(script or Script(), observe_received=check_client)
     model.observe = partial(_check_emitted, model.faults)
     ari = ari or AriServer()
@@ -274,6 +279,7 @@ async def house(
                             listeners=[it.media],
                             control_listeners=[it.door],
                             run_blocking=it.disk.run,
+                            http=http,
                         )
                         await serve(
                             config,

@@ -40,6 +40,7 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
         ".agents.default.transfers",
         ".agents.default.keys",
         ".agents.default.collect",
+        ".agents.default.tool_hook.tools",
         ".agents.default.mcp",
         ".agents.default.session",
         ".routes",

@@ -136,6 +136,28 @@ def test_check_config_reads_the_sounds_beside_the_settings(capsys: pytest.Captur
     assert error.count("\n") == 1
 
 
+def test_check_config_shows_where_each_tool_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("elsewhere")
+    folder.mkdir()
+    (folder / "my.toml").write_text("[agents.default]\ntools = ['shop.py']")
+    (folder / "shop.py").write_text("def hours() -> str:\n    'When we are open.'\n")
+    assert main(["check-config", "--config", "elsewhere/my.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "# tools of agent default, before those of the application:\n#   hang_up: the bridge\n#   hours: " in out
+    assert f"{folder.resolve()}/shop.py:1\n" in out
+    assert '"description": "When we are open."' in out
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_a_broken_tool_file_ends_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bridge.toml").write_text("[agents.default]\ntools = [\n    'shop.py',\n]")
+    Path("shop.py").write_text("import time\ndef hours(")
+    assert main([command]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("realtime-bridge: bridge.toml:3: agents.default.tools[0]: ")
+    assert error.endswith("shop.py:2: SyntaxError: '(' was never closed\n")
+
+
 def test_a_price_file_lies_beside_the_settings_too() -> None:
     folder = Path("elsewhere")
     folder.mkdir()

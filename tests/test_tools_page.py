@@ -7,11 +7,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge import mcp
+from bridge.agent_tools import AgentTools
 from bridge.config import load_config
 from bridge.mcp import Approval
+from bridge.tool_hook import ToolHook
+from bridge.tool_reply import request_of
 from bridge.tools import ToolContext, ToolRegistry
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tools.md").read_text(encoding="utf-8")
@@ -27,7 +31,7 @@ def run(source: str) -> dict[str, Any]:
 
 
 def test_every_example_was_found() -> None:
-    assert (len(PYTHON), len(TOML), len(BLOCKS)) == (4, 1, 5)
+    assert (len(PYTHON), len(TOML), len(BLOCKS)) == (4, 3, 8)
 
 
 @pytest.mark.parametrize("source", PYTHON, ids=["functions", "manual", "secret", "testing"])
@@ -58,7 +62,25 @@ async def test_the_secret_is_the_tools(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_settings_mean_what_the_page_says() -> None:
-    agent = load_config(TOML[0], {"ORDERS_TOKEN": "hush"}).agents["default"]
+    agent = load_config(TOML[2], {"ORDERS_TOKEN": "hush"}).agents["default"]
     assert mcp.declarations(agent)[0]["authorization"] == "hush"
     assert mcp.ruling(agent, "orders", "refund").approval is Approval.APPROVE
     assert mcp.ruling(agent, "orders", "order_status").approval is Approval.DENY
+
+
+def test_the_tool_files_are_the_agents(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    for name in ("weather", "bookings"):
+        (tmp_path / "tools" / f"{name}.py").write_text(f"def {name}() -> str: ...")
+    config = load_config(TOML[0], {}, folder=tmp_path)
+    assert len(AgentTools.load(config.agents).tools_for("default", config.agents["default"])) == 2
+
+
+def test_the_hook_is_sent_what_the_page_says() -> None:
+    agent = load_config(TOML[1], {"TOOL_HOOK_SECRET": "hush"}).agents["default"]
+    assert agent.tool_hook == msgspec.structs.replace(
+        ToolHook(), url=agent.tool_hook.url, secret="hush", tools=agent.tool_hook.tools
+    )
+    (shown,) = [block for block in BLOCKS if block.startswith("{")]
+    who = ToolContext(call_id="9a0f...", agent="default", caller="+4930123", called="100", tool_call_id="call_1")
+    assert msgspec.json.decode(request_of("order_status", {"number": "17"}, who)) == msgspec.json.decode(shown)
