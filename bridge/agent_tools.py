@@ -16,6 +16,7 @@ from bridge.hook_tools import hook_tools
 from bridge.session import declared_functions
 from bridge.toml_lines import dotted
 from bridge.tool_files import load_tool_file
+from bridge.tool_hook import is_name
 from bridge.tools import Tool, ToolRegistry
 from bridge.webhook_client import WebhookClient
 
@@ -69,8 +70,10 @@ class AgentTools:
         if not hook.url:
             return files
         handled = {*call_tools.BUILT_IN, *(it.name for it in [*self._application, *hook.tools, *files])}
-        more = [it for it in declared_functions(agent) if it["name"] not in handled]
-        return [*hook_tools(hook, self._client, more), *files]
+        more = [it for it in declared_functions(agent) if it["name"] not in handled and is_name(it["name"])]
+        # One of the bridge's names is refused at the start; a profile that was changed for this call must not end it.
+        asked = [tool for tool in hook_tools(hook, self._client, more) if tool.name not in call_tools.BUILT_IN]
+        return [*asked, *files]
 
     def listed(self, name: str, agent: Agent) -> list[str]:
         """A line for each tool of the agent, for people: its name, where it comes from, and what it replaces."""

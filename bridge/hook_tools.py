@@ -1,8 +1,8 @@
 """Tools that an HTTP service carries out: `agents.NAME.tool_hook` as `Tool`s.
 
 One call of a tool has one time limit, `timeout_s`, for all its tries. What certainly was not begun (no connection, 429,
-502, 503, 504) is tried again, with the same `tool_call_id` in body and `webhook-id`; nothing else is. Every failure is one short
-text for the model and one line in the log, and the call goes on.
+502, 503, 504) is tried again, with the same `tool_call_id` in body and `webhook-id`; nothing else is. Every failure is one
+short text for the model and one line in the log, and the call goes on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def hook_tools(
     return [
         *(tool(it.name, it.description, it.schema()) for it in hook.tools),
         *(
-            tool(it["name"], it.get("description") or "", {"type": "object"} | dict(it.get("parameters") or {}))
+            tool(it["name"], it.get("description") or "", dict(it.get("parameters") or {}) | {"type": "object"})
             for it in more
         ),
     ]

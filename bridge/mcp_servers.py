@@ -78,7 +78,7 @@ def problems(servers: Sequence[McpServer], place: str) -> Iterator[tuple[str, st
 
 
 def from_environment(value: str, environ: Mapping[str, str], where: str) -> str:
-    """`value`, or for "$NAME" that environment variable. Raises `ConfigError`, which begins with `where`, if there is none."""
+    """`value`, or for "$NAME" that environment variable. Raises `ConfigError`, beginning with `where`, if there is none."""
     if not value.startswith("$"):
         return value
     if not environ.get(value[1:]):

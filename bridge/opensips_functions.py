@@ -2,9 +2,9 @@
 
 Such a file has a list FUNCTIONS of dicts (name, description, parameters) and functions of the same names, called as
 `function(engine, arguments)` with the arguments as JSON text. `engine` is here an `Engine`: what such functions use of
-theirs, on a call of ours. Plain functions run in a thread and may block; async ones get an event loop of asyncio in a thread, since
-that is what they were written for. Otherwise than with older versions of theirs, each call has exactly one output for the
-model: what the function returns, "done" for None, or what went wrong.
+theirs, on a call of ours. Plain functions run in a thread and may block; async ones get an event loop of asyncio in a
+thread, since that is what they were written for. Otherwise than with older versions of theirs, each call has exactly one
+output for the model: what the function returns, "done" for None, or what went wrong.
 
 Their built-in tools are not offered: `terminate_call` is our `hang_up`, `transfer_call` goes by `agents.NAME.transfers`.
 """

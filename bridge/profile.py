@@ -23,6 +23,7 @@ from bridge.validation import converted, unplain
 
 FIXED: Mapping[str, str] = {
     "sounds": "its files are read with the settings",
+    "tools": "its files are run with the settings",
     "overridable": "it says what the dialplan may change, which the file alone decides",
 }
 """Keys that no single call can have otherwise, and why."""
@@ -44,6 +45,10 @@ def agent_with(agent: Agent, tree: Mapping[str, Any], *, at: str = "agent") -> A
         raise _placed(_below(at, dotted(problem[0])), problem[1])
     profile: dict[str, Any] = msgspec.to_builtins(agent)
     changes = {key: value for key, value in tree.items() if key != "session"}
+    hook = changes.get("tool_hook")
+    if isinstance(hook, Mapping) and "url" in hook:
+        # What was meant for the one address is not sent to another.
+        profile["tool_hook"] |= {"secret": "", "headers": {}}
     result = _patched(profile, changes)
     if "session" in tree:
         result["session"] = _session(agent.session, tree["session"], f"{at}.session")

@@ -47,6 +47,11 @@ def is_secret(path: str) -> bool:
     return _SECRET.search(path) is not None
 
 
+def is_name(name: str) -> bool:
+    """Whether the API takes this as the name of a function."""
+    return _TOOL_NAME.fullmatch(name) is not None
+
+
 def problems(hook: ToolHook, place: str) -> Iterator[tuple[str, str]]:
     """What types can not say is wrong with a hook: where (at or below `place`), and what to do."""
     if hook.url and not re.match(r"https?://[^/]", hook.url):
@@ -65,7 +70,7 @@ def problems(hook: ToolHook, place: str) -> Iterator[tuple[str, str]]:
     names = [tool.name for tool in hook.tools]
     for index, tool in enumerate(hook.tools):
         here = f"{place}.tools[{index}]"
-        if not _TOOL_NAME.fullmatch(tool.name):
+        if not is_name(tool.name):
             yield f"{here}.name", "must have 1 to 64 of the characters a-z A-Z 0-9 _ and -"
         if names.count(tool.name) > 1:
             yield f"{here}.name", "is that of another tool of this hook, too"

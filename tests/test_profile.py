@@ -11,6 +11,7 @@ from bridge.agent import Agent, TurnDetection
 from bridge.destinations import Destination
 from bridge.errors import ConfigError
 from bridge.profile import agent_with
+from bridge.tool_hook import ToolHook
 
 DESK = Destination(to="600@phones", description="the desk")
 
@@ -34,6 +35,14 @@ def test_tables_are_merged_key_by_key_and_the_profile_stays_as_it_was() -> None:
     assert agent == Agent(
         voice="cedar", turn_detection=TurnDetection(threshold=0.8), transfers={"desk": DESK}, keys={"9": "hang_up"}
     )
+
+
+def test_what_was_meant_for_one_service_is_not_sent_to_another() -> None:
+    hook = ToolHook(url="https://a.test/", secret="hush", headers={"Authorization": "hush"}, timeout_s=3)
+    elsewhere = agent_with(Agent(tool_hook=hook), {"tool_hook": {"url": "https://b.test/"}}).tool_hook
+    assert elsewhere == ToolHook(url="https://b.test/", timeout_s=3)
+    more = agent_with(Agent(tool_hook=hook), {"tool_hook": {"tools": [{"name": "x"}]}}).tool_hook
+    assert (more.secret, more.headers, more.tools[0].name) == ("hush", hook.headers, "x")
 
 
 def test_null_takes_a_key_away_and_its_default_holds() -> None:
@@ -75,6 +84,8 @@ def test_numbers_and_switches_may_be_text_as_in_the_environment() -> None:
         ({"session": 1}, "hook.agent.session: must be a table"),
         ({"session": {"speed": 9}}, "hook.agent.session.speed: must be 0.25 to 1.5"),
         ({"session": {"model": "m"}}, "hook.agent.session.model: belongs to realtime.model"),
+        ({"tools": ["a.py"]}, "hook.agent.tools: can not be set for one call: its files are run with"),
+        ({"tool_hook": 5}, "hook.agent.tool_hook: must be a table"),
         ({"sounds": {"busy": "a.wav"}}, "hook.agent.sounds: can not be set for one call: its files are read with"),
         ({"overridable": []}, "hook.agent.overridable: can not be set for one call"),
     ],

@@ -18,6 +18,7 @@ from bridge.agent_tools import AgentTools
 from bridge.config import effective, load_config, warnings_of
 from bridge.errors import ConfigError, ToolError
 from bridge.hook_tools import hook_tools
+from bridge.profile import agent_with
 from bridge.tool_hook import HookTool, ToolHook
 from bridge.tool_reply import may_be_repeated, output_of
 from bridge.tool_schema import ToolContext
@@ -211,6 +212,18 @@ def test_each_agent_has_its_own_tools_and_the_nearer_one_wins() -> None:
         "order_status: the tool hook http://shop.test/tools (replaces that of code)",
         "shout: the tool hook http://shop.test/tools",
     ]
+
+
+def test_a_profile_that_was_changed_for_one_call_costs_no_call() -> None:
+    """Nothing that `agent_with` lets pass makes `tools_for` raise."""
+    changed = agent_with(
+        Agent(),
+        {
+            "tool_hook": {"url": "https://x.test/", "tools": [{"name": "hang_up"}, {"name": "fine"}]},
+            "session": {"tools": [{"type": "function", "name": "not fine"}]},
+        },
+    )
+    assert [it.name for it in AgentTools.load({}).tools_for("x", changed)] == ["fine"]
 
 
 def test_a_file_replaces_the_hook_and_a_later_file_the_earlier(tmp_path: Any) -> None:
