@@ -1,8 +1,8 @@
 """Each agent's tools and where they come from: the application's, its tool hook's, its Python files'.
 
 Of two with the same name the later in that order is the agent's: what a profile says is nearer to it than what the program
-brings for all agents, and a file can be laid over a hook. The bridge's own tools can not be replaced. Made once for a
-configuration (`AgentTools.load`); a call asks for its registry when it begins and keeps it.
+brings for all agents, and a file can be laid over a hook. The bridge's own tools can not be replaced. Loaded once for
+a configuration; a call asks for its registry when it begins and keeps it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from bridge.webhook_client import WebhookClient
 
 
 class AgentTools:
-    """The tools of the agents of one configuration. Make one with `load`."""
+    """The tools of the agents of the configuration that is in force. Make one with `load`."""
 
-    def __init__(
-        self, application: ToolRegistry, files: Mapping[str, list[Tool]], client: WebhookClient | None = None
-    ) -> None:
+    def __init__(self, application: ToolRegistry, client: WebhookClient | None) -> None:
         self._application = application
-        self._files = files
         self._client = client
+        self._files: Mapping[str, list[Tool]] = {}
 
     @classmethod
     def load(
@@ -38,8 +36,16 @@ class AgentTools:
         application: ToolRegistry | None = None,
         client: WebhookClient | None = None,
     ) -> AgentTools:
-        """Run the Python files of all agents. `client` asks the tool hooks; without it tools can be looked at only. Blocks
-        for as long as the files do. Raises `ConfigError`, which names the setting, the file and the line."""
+        """The tools of these agents, as `reload` loads them. `client` asks the tool hooks; without it they can only
+        be looked at."""
+        tools = cls(application or ToolRegistry(), client)
+        tools.reload(agents)
+        return tools
+
+    def reload(self, agents: Mapping[str, Agent]) -> None:
+        """Run the Python files of all agents, for the calls that begin from now on. Blocks for as long as the files do, so
+        it belongs into a thread while there are calls. Raises `ConfigError`, which names the setting, the file and the
+        line; nothing has changed then."""
         files: dict[str, list[Tool]] = {}
         for name, agent in agents.items():
             at = dotted(("agents", name))
@@ -54,7 +60,7 @@ class AgentTools:
                 webhook.keys_of(agent.tool_hook.secret)
             except ValueError as error:
                 raise ConfigError(f"{at}.tool_hook.secret: {error}", place=f"{at}.tool_hook.secret") from None
-        return cls(application or ToolRegistry(), files, client)
+        self._files = files
 
     def tools_for(self, name: str, agent: Agent) -> ToolRegistry:
         """What a call of this agent may use. A file that the configuration did not name is left out: none is run in

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from example_agents import EXAMPLES, ORDERS_SECRET, Repeats, running
 from house import house
 from http_peer import Asked, Peer, Says
 from trio.testing import MockClock
@@ -28,26 +25,6 @@ from bridge.tool_schema import ToolContext
 from bridge.tools import ToolRegistry
 from bridge.webhook_client import WebhookClient
 from simulators.model_script import Call, Conversation, Part, Say
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-ORDERS_SECRET = "the-secret-of-orders"
-
-
-class Repeats:
-    """A model that calls these tools one after the other, and says what each has answered."""
-
-    def __init__(self, *calls: Call) -> None:
-        self._calls = list(calls)
-        self.offered: list[str] = []
-
-    def answer(self, conversation: Conversation) -> Sequence[Part]:
-        self.offered = [str(tool.get("name")) for tool in conversation.tools]
-        last = conversation.items[-1] if conversation.items else None
-        told = [Say(last.text, ms=200)] if last is not None and last.type == "function_call_output" else []
-        return [*told, *([self._calls.pop(0)] if self._calls else [])]
-
-    def transcribe(self, pcm: bytes) -> str | None:
-        return None
 
 
 def settings(name: str) -> str:
@@ -160,19 +137,6 @@ async def test_a_function_of_opensips_ends_the_call(autojump_clock: MockClock) -
         record = await it.ended()
         assert (record["reason"], record["detail"]) == ("agent_hung_up", "a function ended the call")
         assert it.told("agent_said")[0]["heard_ms"] == 300, "the goodbye was heard"
-
-
-@contextmanager
-def running(script: Path) -> Iterator[str]:
-    """A service of the examples as a process; its port."""
-    environment = os.environ | {"ORDERS_SECRET": ORDERS_SECRET}
-    command = [sys.executable, str(script), "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,30 @@ def test_a_file_replaces_the_hook_and_a_later_file_the_earlier(tmp_path: Any) ->
     assert tools.tools_for("x", Agent(tools=["/not/configured.py"])).declarations() == [], "never run in mid-call"
 
 
+async def test_a_reload_is_for_new_calls_and_a_broken_one_changes_nothing(tmp_path: Any) -> None:
+    def agents(*files: str) -> dict[str, Agent]:
+        return {"x": Agent(tools=[str(tmp_path / file) for file in files])}
+
+    def offered() -> list[str]:
+        return [it.name for it in tools.tools_for("x", now["x"])]
+
+    (tmp_path / "one.py").write_text("def first() -> str: return 'old'")
+    now = agents("one.py")
+    tools = AgentTools.load(now)
+    running = tools.tools_for("x", now["x"])
+    (tmp_path / "one.py").write_text("def first() -> str: return 'new'")
+    (tmp_path / "two.py").write_text("def second(")
+    with pytest.raises(ConfigError, match=r"two\.py:1"):
+        tools.reload(agents("one.py", "two.py"))
+    assert await tools.tools_for("x", now["x"]).run("first", "{}", timeout_s=5) == "old"
+    (tmp_path / "two.py").write_text("def second() -> str: ...")
+    now = agents("one.py", "two.py")
+    tools.reload(now)
+    assert offered() == ["first", "second"]
+    assert await tools.tools_for("x", now["x"]).run("first", "{}", timeout_s=5) == "new"
+    assert await running.run("first", "{}", timeout_s=5) == "old"
+
+
 TABLE = "[agents.a.tool_hook]\nurl = 'https://x.test/'\n"
 
 
