@@ -37,6 +37,7 @@ from bridge.control_commands import (
 from bridge.control_door import Describe, OpenStream, Wish, no_such_call, refusal, wish_of
 from bridge.errors import ConfigError, ControlError, ControlUnavailable
 from bridge.http_exchange import Page, Request, json_page
+from bridge.http_server import TakeOver
 from bridge.live_call import LiveCall
 from bridge.next_step import UNKNOWN, NextSteps
 
@@ -64,9 +65,17 @@ class PlacedCalls(Protocol):
         ...
 
 
+class Streams(Protocol):
+    """The websockets of this process (`control_stream`)."""
+
+    def open(self, wish: OpenStream) -> TakeOver | Page:
+        """How the connection that asked for this goes on."""
+        ...
+
+
 class ControlDesk:
     """`calls` and `ending` are the process's own, by call id: the running calls, and the plain ones, whose dialplan will
-    ask, each with the event of its end. `placing` is set by whoever can place calls.
+    ask, each with the event of its end. `placing` is set by whoever places calls, `streams` by whoever serves websockets.
 
     A `CallWatcher`: so it knows which calls have ended, and how.
     """
@@ -80,6 +89,7 @@ class ControlDesk:
         self._steps = steps
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.placing: PlacedCalls | None = None
+        self.streams: Streams | None = None
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Nothing is to be done beside the calls."""
@@ -96,13 +106,15 @@ class ControlDesk:
         if len(self._ended) > MOST_KEPT:
             self._ended.popitem(last=False)
 
-    async def answer(self, request: Request) -> Page:
+    async def answer(self, request: Request) -> Page | TakeOver:
         """Answer one request. Cancelled, what it asked for may have been begun."""
         wish = wish_of(request, self._token)
         match wish:
             case Page():
                 return wish
-            case OpenStream() | Describe():
+            case OpenStream():
+                return self.streams.open(wish) if self.streams is not None else refusal(501, "no websockets here")
+            case Describe():
                 return refusal(501, "not in this process")
             case _:
                 return await self.carry_out(wish)
@@ -135,14 +147,23 @@ class ControlDesk:
                 return json_page(202, view)
         call = self._calls.get(call_id)
         if call is None:
-            if (view := self._ended.get(call_id)) is not None:
-                return refusal(409, f"call {call_id} is over: {view['reason']}; nothing can be done in it any more")
-            return no_such_call(call_id)
+            return self.missing(call_id) or refusal(
+                409,
+                f"call {call_id} has no media yet: it can be ended now, and everything else from `call.started` on",
+            )
         if isinstance(command, AnswerTool) and command.tool_call_id not in call.manual_tools:
             waiting = ", ".join(call.manual_tools) or "none"
             return refusal(409, f"no call {command.tool_call_id!r} of a tool waits for an answer; waiting: {waiting}")
         _act(call, command)
         return json_page(202, _view(call))
+
+    def missing(self, call_id: str) -> Page | None:
+        """The refusal where there is no such call, or not any more. None: there is one, if only on its way."""
+        if call_id in self._calls:
+            return None
+        if (view := self._ended.get(call_id)) is not None:
+            return refusal(409, f"call {call_id} is over: {view['reason']}; nothing can be done in it any more")
+        return None if self.placing and self.placing.view(call_id) else no_such_call(call_id)
 
     def _show(self, call_id: str) -> Page:
         if self.placing and (view := self.placing.view(call_id)):

@@ -23,10 +23,10 @@ MOST_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """This connection is a websocket's from here on. `take` is given the stream and every byte that was read of it, and
-    closes it in the end; False: it takes none, which is answered with 503."""
+    """This connection is a websocket's from here on. `take` is given the stream and every byte that was read of it; it
+    returns the event of the stream's end, or None: it takes none, which is answered with 503."""
 
-    take: Callable[[trio.abc.Stream, bytes], bool]
+    take: Callable[[trio.abc.Stream, bytes], trio.Event | None]
 
 
 Answer = Callable[[Request], Awaitable[Page | TakeOver]]
@@ -52,15 +52,17 @@ async def serve_http(
     async def handle(stream: trio.abc.Stream) -> None:
         nonlocal at_once
         at_once += 1
-        taken = False
+        ended: trio.Event | None = None
         try:
             if at_once <= most_at_once:
-                taken = await answer_one(stream, answer, max_body)
+                ended = await answer_one(stream, answer, max_body)
         finally:
             at_once -= 1
-            if not taken:
+            if ended is None:
                 # Nothing more is owed to this client, so nothing is waited for.
                 await trio.aclose_forcefully(stream)
+        if ended is not None:
+            await ended.wait()  # trio closes a stream whose handler returns
 
     first = ours[0]
     task_status.started(int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0)
@@ -78,10 +80,10 @@ async def _listen(address: str, setting: str) -> list[trio.SocketListener]:
         ) from error
 
 
-async def answer_one(stream: trio.abc.Stream, answer: Answer, max_body: int = MAX_BODY) -> bool:
+async def answer_one(stream: trio.abc.Stream, answer: Answer, max_body: int = MAX_BODY) -> trio.Event | None:
     """Read one request within `REQUEST_S` and answer it; how long that takes is `answer`'s to bound.
 
-    A client that leaves, or is too slow, gets nothing. Returns whether the stream is somebody else's now.
+    A client that leaves, or is too slow, gets nothing. Returns the end of a stream that is somebody else's now.
     """
     exchange = Exchange(max_body)
     try:
@@ -91,23 +93,23 @@ async def answer_one(stream: trio.abc.Stream, answer: Answer, max_body: int = MA
                 while request is None:
                     data = await stream.receive_some(65536)
                     if not data:
-                        return False
+                        return None
                     request = exchange.receive(bytes(data))
             except Refused as refused:
                 await stream.send_all(exchange.reply(refused.page))
-                return False
+                return None
         if reading.cancelled_caught or request is None:
-            return False
+            return None
         page = await _answered(answer, request)
         if isinstance(page, TakeOver):
-            if page.take(stream, bytes(exchange.received)):
-                return True
+            if (ended := page.take(stream, bytes(exchange.received))) is not None:
+                return ended
             page = Page(503, "too many websockets are being opened; try again in a moment\n")
         with trio.move_on_after(REQUEST_S):
             await stream.send_all(exchange.reply(page))
     except trio.BrokenResourceError:
         _log.debug("an HTTP client has left")
-    return False
+    return None
 
 
 async def _answered(answer: Answer, request: Request) -> Page | TakeOver:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,12 +126,18 @@ class LiveCall:
         wanted = _filter(words)
         return self._observers.open(lambda event: wanted.takes(event.type))
 
-    def listen(self, words: Iterable[str] | None, heard: Callable[[CallEvent], None]) -> None:
+    def listen(self, words: Iterable[str] | None, heard: Callable[[CallEvent], None]) -> Callable[[], None]:
         """Have `heard` called for each event, by the filter's words, until the call ends: for watchers, which may miss
-        none. It must be quick, since the media clock waits; one that raises is logged and hears nothing more. Raises
-        `ValueError` as `events` does."""
-        wanted = _filter(words)
-        self._listeners.append((wanted, heard))
+        none. It must be quick, since the media clock waits; one that raises is logged and hears nothing more. Returns how
+        to stop it sooner. Raises `ValueError` as `events` does."""
+        entry = _filter(words), heard
+        self._listeners.append(entry)
+
+        def stop() -> None:
+            with suppress(ValueError):
+                self._listeners.remove(entry)
+
+        return stop
 
     # Taking part -----------------------------------------------------------------------------------------------------
 

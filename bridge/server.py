@@ -40,6 +40,7 @@ from bridge.call_watcher import CallWatcher, tell_of_end
 from bridge.config import Config
 from bridge.control_commands import MAX_BODY
 from bridge.control_desk import ControlDesk
+from bridge.control_stream import ControlStream
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError
 from bridge.health import CallCounts, Report, WorkerHealth
@@ -128,7 +129,9 @@ class Bridge:
         self.desk = ControlDesk(
             config.server.control_token, self._services.calls, self._plain.ending, self._plain.steps
         )
-        watchers.append(self.desk)
+        self.streams = ControlStream(config.server.control_token, self.desk, self._services.calls)
+        self.desk.streams = self.streams
+        watchers += [self.desk, self.streams]
         self.placing = Placing(
             config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_placed
         )
@@ -206,6 +209,7 @@ class Bridge:
                         _log.warning(
                             "transferred calls go on without us", extra={"facts": {"calls": self._ari.transferred}}
                         )
+                await self.streams.close()
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()

@@ -69,13 +69,25 @@ class HandedOver(trio.abc.Listener["BegunStream"]):
         self.socket = _Nameless()
         self._send, self._receive = trio.open_memory_channel[BegunStream](MOST_WAITING)
 
-    def take(self, stream: trio.abc.Stream, begun: bytes) -> bool:
-        """Serve this stream, of which `begun` has been read already. False: too many wait, it is still the caller's."""
+    def take(self, stream: trio.abc.Stream, begun: bytes, context: object = None) -> trio.Event | None:
+        """Serve this stream, of which `begun` has been read already; returns the event of its end. None: too many wait, it
+        is still the caller's. `context` is whatever the handler needs to know of it: `context_of` tells."""
+        taken = BegunStream(stream, begun, context)
         try:
-            self._send.send_nowait(BegunStream(stream, begun))
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            return False
-        return True
+            self._send.send_nowait(taken)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            return None
+        return taken.ended
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their handshake."""
+        return self._receive.statistics().current_buffer_used
+
+    @staticmethod
+    def context_of(connection: ServerConnection) -> object:
+        """What came with the stream of this connection."""
+        return connection.stream.context if isinstance(connection.stream, BegunStream) else None
 
     async def accept(self) -> BegunStream:
         return await self._receive.receive()
@@ -91,7 +103,9 @@ class HandedOver(trio.abc.Listener["BegunStream"]):
 class BegunStream(trio.abc.HalfCloseableStream):
     """A stream of which something has been read already, which is read again first."""
 
-    def __init__(self, stream: trio.abc.Stream, begun: bytes) -> None:
+    def __init__(self, stream: trio.abc.Stream, begun: bytes, context: object = None) -> None:
+        self.context = context
+        self.ended = trio.Event()
         self._stream = stream
         self._begun = begun
 
@@ -117,6 +131,7 @@ class BegunStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
+        self.ended.set()
         await self._stream.aclose()
 
 
