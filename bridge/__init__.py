@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ModelUnreachable,
         RequestRefused,
         ResponseFailed,
+        ToolError,
     )
     from bridge.event_stream import EventFilter
     from bridge.item_cache import ItemCache
@@ -45,8 +46,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BridgeError", "CachedItem", "Change", "ChangeKind", "ConfigError", "Delta", "EventFilter", "EventStream",
     "ItemCache", "ItemStatus", "Limits", "ModelError", "ModelLost", "ModelRejected", "ModelUnreachable", "RawEvent",
-    "Realtime", "RealtimeSession", "RequestRefused", "ResponseFailed", "Tool", "ToolContext", "ToolRegistry", "Trouble",
-    "__version__", "image", "load_config", "open_session",
+    "Realtime", "RealtimeSession", "RequestRefused", "ResponseFailed", "Tool", "ToolContext", "ToolError",
+    "ToolRegistry", "Trouble", "__version__", "image", "load_config", "open_session",
 ]  # fmt: skip
 
 # Loaded when they are asked for: every module of the package runs this file, and most need neither trio nor websockets.
@@ -55,7 +56,7 @@ _HOMES = {
     "config": ("Limits", "Realtime", "load_config"),
     "errors": (
         "BridgeError", "ConfigError", "ModelError", "ModelLost", "ModelRejected", "ModelUnreachable", "RequestRefused",
-        "ResponseFailed",
+        "ResponseFailed", "ToolError",
     ),
     "event_stream": ("EventFilter",),
     "item_cache": ("ItemCache",),

@@ -11,7 +11,7 @@ import bridge
 
 NAMES = {
     "open_session", "RealtimeSession", "Realtime", "Limits", "load_config",
-    "Tool", "ToolContext", "ToolRegistry", "image",
+    "Tool", "ToolContext", "ToolError", "ToolRegistry", "image",
     "CachedItem", "ItemCache", "ItemStatus", "Change", "ChangeKind", "Delta",
     "EventFilter", "EventStream", "RawEvent", "Trouble",
     "BridgeError", "ConfigError", "ModelError", "ModelLost", "ModelRejected", "ModelUnreachable", "RequestRefused",

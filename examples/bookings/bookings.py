@@ -6,8 +6,7 @@ The calendar is a dict here, and gone with the process; put your own in its plac
 import datetime
 import threading
 
-from bridge.errors import ToolError
-from bridge.tools import ToolContext
+from bridge import ToolContext, ToolError
 
 HOURS = range(9, 17)
 _calendar: dict[datetime.datetime, str] = {}
