@@ -203,12 +203,13 @@ class _Call:
             caller=control.caller,
             called=control.called,
             placed=control.places,
+            tool_names=frozenset(str(tool["name"]) for tool in own if "name" in tool),
             conversation=self._conversation,
             apply=self._apply,
             recording_held=self._hold_recording,
             began_unix_s=self.record.began_unix_s,
         )
-        self._live.listen(WORDS, Transcript(self.record, self._began).heard)
+        self._live.listen(WORDS, Transcript(self.record, self._began).heard, wire=False)
         local = time.localtime(self.record.began_unix_s)
         self._recording = recording_of(
             agent.recording,

@@ -10,19 +10,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
-from bridge.ending import EndReason
+from bridge.ending import FAREWELLS, EndReason
 from bridge.http_exchange import Page, Request
+from bridge.metrics import PREFIX, Family, Metrics
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker tells of itself. Counts are since its process began, `lateness_p99_ms` of the last 10 s.
 
     `calls_waiting` have been admitted, and their media has not come yet. admitted = ended + running + waiting.
+    `families` are the process's metrics; None where they have not been asked for, and the last ones hold.
     """
 
     pid: int
@@ -37,6 +42,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, int] = {}
     ended: dict[str, int] = {}
     lateness_p99_ms: float = 0.0
+    families: list[Family] | None = None
 
     @property
     def up(self) -> bool:
@@ -58,18 +64,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class CallCounts:
     """The calls of one process since it began. Every call is counted once as refused, or as admitted and then as ended."""
 
+    metrics: Metrics = field(default_factory=Metrics)
     admitted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, reason: EndReason) -> None:
         self.refused[reason.value] += 1
+        self.metrics.calls_refused.labels(reason.value).inc()
 
-    def admit(self) -> None:
+    def admit(self, agent: str) -> None:
         self.admitted += 1
+        self.metrics.calls_started.labels(agent).inc()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, agent: str) -> None:
         self.ended[reason] += 1
+        failed = "1" if FAREWELLS[EndReason(reason)].failure else "0"
+        self.metrics.calls_ended.labels(agent, str(EndReason(reason).value), failed).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +139,6 @@ def metrics(workers: Iterable[WorkerHealth]) -> str:
     def of_each(value: Callable[[Report], float]) -> _Samples:
         return [({"worker": str(number)}, value(report)) for number, report in living]
 
-    def by_reason(value: Callable[[Report], Mapping[str, int]]) -> _Samples:
-        return [
-            ({"worker": str(number), "reason": reason}, count)
-            for number, report in living
-            for reason, count in sorted(value(report).items())
-        ]
-
     families: list[tuple[str, str, str, _Samples]] = [
         ("worker_ready", "gauge", "1 if the worker would take one more call.", [
             ({"worker": str(worker.number)}, worker.ready) for worker in told
@@ -144,28 +148,35 @@ def metrics(workers: Iterable[WorkerHealth]) -> str:
         ]),
         ("worker_connected", "gauge", "1 if Asterisk knows the worker's Stasis app.", of_each(lambda it: it.connected)),
         ("worker_draining", "gauge", "1 if it only lets its calls finish.", of_each(lambda it: it.draining)),
-        ("calls", "gauge", "Calls that run.", of_each(lambda it: it.calls)),
+        ("calls_running", "gauge", "Calls that run.", of_each(lambda it: it.calls)),
         ("calls_waiting", "gauge", "Calls that wait for their media.", of_each(lambda it: it.calls_waiting)),
-        ("calls_max", "gauge", "server.max_calls.", of_each(lambda it: it.calls_max)),
-        ("calls_admitted_total", "counter", "Calls that were let in.", of_each(lambda it: it.admitted)),
-        ("calls_refused_total", "counter", "Calls that were not let in.", by_reason(lambda it: it.refused)),
-        ("calls_ended_total", "counter", "Calls that were let in and have ended.", by_reason(lambda it: it.ended)),
+        ("calls_limit", "gauge", "server.max_calls.", of_each(lambda it: it.calls_max)),
         ("frame_lateness_p99_seconds", "gauge", "How late the callers' frames left in the last 10 s.", of_each(
             lambda it: it.lateness_p99_ms / 1000
         )),
     ]  # fmt: skip
-    lines = []
+    shown: dict[str, Metric] = {}
     for name, kind, text, samples in families:
-        full = f"realtime_bridge_{name}"
-        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
+        full = f"{PREFIX}_{name}"
+        metric = shown[full] = Metric(full.removesuffix("_total"), text, kind)
         for labels, value in samples:
-            inside = ",".join(f'{key}="{_escaped(it)}"' for key, it in labels.items())
-            lines.append(f"{full}{{{inside}}} {float(value):.10g}")
-    return "\n".join(lines) + "\n"
+            metric.add_sample(full, dict(labels), value)
+    for number, report in living:
+        for family in report.families or ():
+            metric = shown.setdefault(family.name, Metric(family.name, family.text, family.kind))
+            for full, labels, value in family.samples:
+                metric.add_sample(full, {"worker": str(number), **labels}, value)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_These(list(shown.values())))
+    return generate_latest(registry).decode()
 
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+class _These(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
+        return self._metrics
 
 
 def answer(request: Request, workers: Iterable[WorkerHealth]) -> Page:

@@ -17,6 +17,7 @@ not confirmed). We append in real time, so with our own count of appended ms the
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # An `audio_end_ms` that lies further behind our own count than this, or ahead of it by more than a rounding, is of
@@ -59,6 +60,11 @@ class Latencies:
             if seen >= wanted:
                 return min((bucket + 1) * self._step_ms, round(self.max_ms, 2))
         return 0.0
+
+    def counts(self) -> Iterator[tuple[float, int]]:
+        """The middle of each bucket in seconds, and how many were in it."""
+        for bucket, count in self._counts.items():
+            yield (bucket + 0.5) * self._step_ms / 1000, count
 
     def summary(self, high: int = 99) -> dict[str, float]:
         """Count, median, the `high`th percentile and the longest, for a log line."""

@@ -6,8 +6,11 @@ Pure: `now` is any monotonic clock in seconds.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
+
+from bridge.metrics import Distribution
 
 # Long enough that one stall of the machine (80 ms) turns nobody away, short enough that a caller who was turned away
 # and dials again finds the line free.
@@ -40,9 +43,16 @@ class Lateness:
         self.limit_ms = limit_ms
         self._seconds: deque[_Second] = deque()
         self._too_late = False
+        self.sent = Distribution()
+        """Of all frames since the process began."""
+        self.lost = 0
 
     def note(self, frames: int, late_s: float, now: float) -> None:
         """So many frames were sent this late, or never (`late_s` infinite)."""
+        if late_s < math.inf:
+            self.sent.add(max(late_s, 0.0), frames)
+        else:
+            self.lost += frames
         seconds, number = self._seconds, int(now)
         if not seconds or seconds[-1].number != number:
             self._forget(number)

@@ -83,7 +83,7 @@ class Placing:
         self._forget()
         self._placed[placed.call_id] = placed
         self._switchboard.expect(expectation)
-        self._counts.admit()
+        self._counts.admit(order.agent)
         self._start(expectation)
         return placed
 

@@ -58,9 +58,9 @@ class PlainCalls:
                 self._counts.refuse(refusal[0])
                 await self._turn_away(leg.call_id, name, control, *refusal)
                 return
-            self._counts.admit()
+            self._counts.admit(name)
             with self._switchboard.slot():
-                self._counts.end(await self._hold(leg, name, agent, control))
+                self._counts.end(await self._hold(leg, name, agent, control), name)
         finally:
             ended.set()
             del self.ending[call_id]

@@ -24,9 +24,11 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import trio
+from prometheus_client import ProcessCollector
 
-from bridge import routing, telemetry
+from bridge import __version__, routing, telemetry
 from bridge.agent import Agent
 from bridge.agent_tools import AgentTools
 from bridge.ari_app import AriApp
@@ -34,6 +36,7 @@ from bridge.ari_control import ChannelControl
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
+from bridge.call_metrics import CallMetrics
 from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread
 from bridge.call_watcher import CallWatcher, tell_of_end
@@ -50,6 +53,7 @@ from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
 from bridge.media_clock import MediaClock
+from bridge.metrics import Metrics
 from bridge.placing import Placing
 from bridge.plain_calls import PlainCalls
 from bridge.prices import load_prices
@@ -102,12 +106,16 @@ class Bridge:
 
     def __init__(self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None) -> None:
         self._config = config
+        self.metrics = _metrics()
         self._lateness = Lateness(config.server.max_lateness_ms)
+        lateness = self._lateness
+        self.metrics.distribution("frame_lateness_seconds", "How late frames left for callers.", lateness.sent)
+        self.metrics.counted("frames_lost", "Frames that were too late to be sent at all.", lambda: lateness.lost)
         self.switchboard = Switchboard(config.server.max_calls, self._lateness)
-        self.counts = CallCounts()
+        self.counts = CallCounts(self.metrics)
         self._ari: AriApp | None = None
         self._listening = False
-        watchers = [*watchers_of(config), *seams.watchers]
+        watchers = [CallMetrics(self.metrics), *watchers_of(config, self.metrics), *seams.watchers]
         self._webhooks = WebhookClient(seams.http)
         self._services = Services(
             realtime=config.realtime,
@@ -264,7 +272,7 @@ class Bridge:
                 await self._turn_away(call_id, name, control, *refusal)
         if refusal is not None:
             return
-        self.counts.admit()
+        self.counts.admit(name)
         telemetry.notice(
             "call_arrives",
             {"channel": control.name, "caller": control.caller, "called": control.called, "agent": name},
@@ -299,7 +307,7 @@ class Bridge:
             reason, detail, _ = reason_for(error)
         finally:
             if self.switchboard.withdraw(call_id):
-                self.counts.end(reason)
+                self.counts.end(reason, expectation.agent_name)
                 expectation.ended(await self._turn_away(call_id, expectation.agent_name, control, reason, detail))
             elif expectation.hung_up is not None:
                 # The media came at the same moment: this was for the call that has begun.
@@ -413,9 +421,16 @@ class Bridge:
         try:
             with self.switchboard.slot():
                 record = await run_call(leg, it.control, it.agent_name, it.agent, self._services, it.opening)
-            self.counts.end(record.reason)
+            self.counts.end(record.reason, it.agent_name)
         finally:
             it.ended(record)
+
+
+def _metrics() -> Metrics:
+    """Those of this process, with the usual `process_...` ones."""
+    metrics = Metrics(__version__)
+    ProcessCollector(registry=metrics.registry)
+    return metrics
 
 
 def _port_of(listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> int:
@@ -444,12 +459,13 @@ async def serve(
         _log.warning("server.workers is %d, but `serve` is one process; see `bridge.supervisor.run`", server.workers)
     async with trio.open_nursery() as nursery:
         if supervisor is not None:
-            nursery.start_soon(report_to, supervisor, bridge.report)
+            nursery.start_soon(report_to, supervisor, bridge.report, bridge.metrics.families)
             nursery.start_soon(_obey, supervisor, bridge, nursery.cancel_scope)
         elif server.health_address:
 
             def health() -> list[WorkerHealth]:
-                return [WorkerHealth(server.worker or 1, bridge.report())]
+                report = msgspec.structs.replace(bridge.report(), families=bridge.metrics.families())
+                return [WorkerHealth(server.worker or 1, report)]
 
             await nursery.start(serve_health, server.health_address, health)
         await bridge.open_door(nursery)

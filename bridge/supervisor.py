@@ -223,6 +223,8 @@ class Supervisor:
         try:
             receiver = Receiver(stream, Report)
             while (report := await receiver.receive()) is not None:
+                if report.families is None and it.report is not None:
+                    report = msgspec.structs.replace(report, families=it.report.families)
                 it.report = report
                 self._do(self.policy.reported(number, report.up, trio.current_time()))
         except LinkError as error:

@@ -1,6 +1,6 @@
 """Between the supervisor and one worker: a pair of sockets, JSON lines both ways.
 
-    worker -> supervisor   a `health.Report`, each second and soon after its state changes
+    worker -> supervisor   a `health.Report`, each second and soon after its state changes; its metrics in each fifth one
     supervisor -> worker   {"order":"drain"} or {"order":"stop"}
 
 The worker's end is a file descriptor that it inherits, named in the environment. When either side dies, however suddenly,
@@ -9,6 +9,7 @@ the kernel closes its end, and the other one knows.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections import deque
@@ -19,12 +20,15 @@ import msgspec
 import trio
 
 from bridge.health import Report
+from bridge.metrics import Family
 from bridge.worker_policy import Order
 
 DESCRIPTOR_VARIABLE = "BRIDGE_SUPERVISOR_FD"
-# A report with every reason in it has 1.2 kB.
-_LONGEST_LINE = 65536
+# A report with all metrics of 20 agents with 10 tools has 150 kB.
+LONGEST_LINE = 1 << 20
 REPORT_EACH_S = 1.0
+# Prometheus asks each 15 s or more seldom, and to collect some hundred samples takes the media clock a millisecond.
+MEASURED_EACH_S = 5.0
 # How soon a change is told. Looked for rather than waited for: it is one of the listener, ARI, drain, count or lateness.
 _LOOK_EACH_S = 0.25
 
@@ -74,8 +78,8 @@ class Receiver(Generic[T]):
                 return None
             *whole, self._rest = (self._rest + data).split(b"\n")
             self._lines.extend(whole)
-            if len(self._rest) > _LONGEST_LINE:
-                raise LinkError(f"a line of more than {_LONGEST_LINE} bytes")
+            if len(self._rest) > LONGEST_LINE:
+                raise LinkError(f"a line of more than {LONGEST_LINE} bytes")
         line = self._lines.popleft()
         try:
             return msgspec.json.decode(line, type=self._kind)
@@ -83,15 +87,21 @@ class Receiver(Generic[T]):
             raise LinkError(f"not {self._kind.__name__}: {error}") from error
 
 
-async def report_to(stream: trio.abc.SendStream, report: Callable[[], Report]) -> None:
+async def report_to(
+    stream: trio.abc.SendStream,
+    report: Callable[[], Report],
+    families: Callable[[], list[Family]] = list,
+) -> None:
     """Send reports for ever, or until the supervisor is gone. One that it does not read waits; none queues up."""
-    told, told_at = None, 0.0
+    told, told_at, measured_at = None, 0.0, -math.inf
     try:
         while True:
             now, latest = trio.current_time(), report()
             if told is None or told.state != latest.state or now - told_at >= REPORT_EACH_S:
-                await stream.send_all(msgspec.json.encode(latest) + b"\n")
                 told, told_at = latest, now
+                if now - measured_at >= MEASURED_EACH_S:
+                    latest, measured_at = msgspec.structs.replace(latest, families=families()), now
+                await stream.send_all(msgspec.json.encode(latest) + b"\n")
             await trio.sleep(_LOOK_EACH_S)
     except trio.BrokenResourceError:
         return  # whoever receives orders learns of it

@@ -77,7 +77,7 @@ async def test_all_workers_are_told_of_in_one_place_and_drain_together(tmp_path:
     async with supervised(tmp_path) as watch:
         await watch.all_up()
         assert (await watch.get("/readyz")).endswith("worker 1: ready; 1 calls\nworker 2: ready; 1 calls\n")
-        assert 'realtime_bridge_calls{worker="2"} 1' in await watch.get("/metrics")
+        assert 'realtime_bridge_calls_running{worker="2"} 1.0' in await watch.get("/metrics")
         os.kill(os.getpid(), signal.SIGTERM)
         assert await ended(watch) == 0
     assert sorted(watch.log()) == ["1 drain", "1 starts", "2 drain", "2 starts"]
@@ -93,7 +93,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_other_lives_on(tmp_pa
         await watch.all_up()
         assert watch.pid(1) != before[0]
         assert watch.pid(2) == before[1]
-        assert 'realtime_bridge_worker_restarts_total{worker="1"} 1' in await watch.get("/metrics")
+        assert 'realtime_bridge_worker_restarts_total{worker="1"} 1.0' in await watch.get("/metrics")
 
 
 async def test_sighup_replaces_one_after_the_other(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from house import House, house
 from trio.testing import MockClock, memory_stream_pair
 
 from bridge.health import Report
-from bridge.worker_link import LinkError, OrderLine, Receiver, report_to
+from bridge.worker_link import LONGEST_LINE, LinkError, OrderLine, Receiver, report_to
 from bridge.worker_policy import Order
 from simulators.model_script import Say, Script
 
@@ -205,6 +205,6 @@ async def test_lines_may_come_in_any_pieces(autojump_clock: MockClock) -> None:
 
 async def test_a_line_without_an_end_is_refused(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
-    await theirs.send_all(b"x" * 70_000)
+    await theirs.send_all(b"x" * (LONGEST_LINE + 1))
     with pytest.raises(LinkError, match="a line of more than"):
         await Receiver(ours, OrderLine).receive()

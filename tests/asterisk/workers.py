@@ -116,7 +116,7 @@ class Workers:
                 found[placed.worker] = placed
             if len(found) == 2:
                 for number in found:
-                    await self.reaches("calls", number, 1)
+                    await self.reaches("calls_running", number, 1)
                 return found
         raise AssertionError(f"25 calls went to the workers {set(found)}")
 

@@ -1,0 +1,70 @@
+"""Counts what happens in calls: turns and lost sessions as they come, all else when the call has ended, from its record."""
+
+from __future__ import annotations
+
+import trio
+
+from bridge.call_events import CallEvent
+from bridge.call_record import CallRecord
+from bridge.latency import SPANS
+from bridge.live_call import LiveCall
+from bridge.metrics import Metrics
+from bridge.prices import NANO
+
+# What a model calls and nobody has declared: it may invent names without end.
+UNDECLARED = "undeclared"
+_TOKENS = "_tokens"
+
+
+class CallMetrics:
+    """A `CallWatcher`, in every process. Cheap: it hears the call's own events only, some twenty a minute."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._tools: dict[str, frozenset[str]] = {}
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        await trio.lowlevel.checkpoint()
+        task_status.started()
+
+    def begins(self, call: LiveCall) -> None:
+        self._tools[call.call_id] = call.tool_names
+        call.listen(["turn", "session_lost", "session_resumed"], self._heard, wire=False)
+
+    def _heard(self, event: CallEvent) -> None:
+        metrics, facts = self._metrics, event.event
+        match event.type:
+            case "turn" if facts.get("began") == "prompted":
+                metrics.prompted_latency.observe(facts["total_ms"] / 1000)
+            case "turn":
+                for name in SPANS:
+                    if (value_ms := facts.get(name)) is not None:
+                        metrics.turn_latency.labels(name.removesuffix("_ms")).observe(value_ms / 1000)
+            case "session_lost":
+                metrics.sessions_lost.labels(str(facts.get("reason", ""))).inc()
+            case "session_resumed":
+                metrics.reconnects.inc()
+
+    async def ended(self, record: CallRecord) -> None:
+        await trio.lowlevel.checkpoint()
+        metrics, agent, declared = self._metrics, record.agent, self._tools.pop(record.call_id, frozenset())
+        if not record.duration_s:
+            return  # it never had media
+        metrics.call_duration.observe(record.duration_s)
+        if record.model_ready_after_s is not None:
+            metrics.model_ready.observe(record.model_ready_after_s)
+        metrics.interruptions.labels(agent).inc(record.interruptions)
+        metrics.audio_dropped.inc(record.audio_dropped_ms / 1000)
+        for seconds, count in record.uplink_ms.counts():
+            metrics.uplink.add(seconds, count)
+        for use in record.tool_uses:
+            tool = use.name if use.name in declared else UNDECLARED
+            outcome = "unanswered" if use.lasted_s is None else "failed" if use.failed else "answered"
+            metrics.tool_calls.labels(tool, outcome).inc()
+            if use.lasted_s is not None:
+                metrics.tool_duration.labels(tool).observe(use.lasted_s)
+        for name in record.usage.__struct_fields__:
+            if name.endswith(_TOKENS) and (count := getattr(record.usage, name)):
+                metrics.tokens.labels(agent, name.removesuffix(_TOKENS)).inc(count)
+        metrics.cost.labels(agent).inc(record.usage.priced_nano_usd / NANO)
+        metrics.unpriced.labels(agent).inc(record.usage.unpriced)
