@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import trio
 
 from bridge import __version__, call_command, call_tools, doctor, findings, supervisor, telemetry
 from bridge.agent_tools import AgentTools
-from bridge.config import Config, effective, load_config, located, warnings_of
+from bridge.config import Config, Loaded, warnings_of
+from bridge.config_file import ConfigFile
+from bridge.config_shown import shown
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
 from bridge.errors import BridgeError, ConfigError
 from bridge.findings import Finding
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_config(settings)
             return 0
         if arguments.command == "call":
-            return call_command.run(settings.load(), arguments)
+            return call_command.run(settings.load().config, arguments)
         # A worker is this command again. Run from a program (a test), it is not what the interpreter was started with.
         command = () if argv is None else (sys.executable, "-m", "bridge", *argv)
         return _serve(settings, command)
@@ -86,7 +87,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     try:
         settings = _read(arguments)
-        config = settings.load()
+        config = settings.load().config
     except ConfigError as error:
         report(doctor.wrong_configuration(str(error)))
     else:
@@ -98,29 +99,30 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return int(findings.failed(found))
 
 
-def _serve(settings: _Settings, command: Sequence[str]) -> int:
-    config = settings.load()
+def _serve(settings: ConfigFile, command: Sequence[str]) -> int:
+    loaded = settings.load()
+    config = loaded.config
     endpoint = _checked(config)
     server = config.server
     telemetry.set_up_logging(server.log_format, worker=server.worker)
     if server.worker <= 1:  # the others would say the same
-        for warning in _warnings(config, endpoint):
+        for warning in [*loaded.warnings, *_warnings(config, endpoint)]:
             _log.warning("%s", warning)
     if server.worker or server.workers == 1:
         _tame_garbage_collector()
 
     def check() -> None:
         try:
-            _checked(settings.again().load())
+            _checked(settings.load().config)
         except BridgeError as error:
-            raise ConfigError(settings.again().located(error)) from error
+            raise ConfigError(settings.located(error)) from error
 
     return supervisor.run(config, command=command, check=check)
 
 
-def _check_config(settings: _Settings) -> None:
-    config = settings.load()
-    _show(config, _checked(config))
+def _check_config(settings: ConfigFile) -> None:
+    loaded = settings.load()
+    _show(loaded, _checked(loaded.config))
 
 
 def _checked(config: Config) -> Endpoint:
@@ -133,10 +135,11 @@ def _checked(config: Config) -> Endpoint:
     return endpoint
 
 
-def _show(config: Config, endpoint: Endpoint) -> None:
-    """Every setting, the endpoint, and what each agent's session is sent as; warnings go to standard error."""
-    for key, value in effective(config):
-        print(f"{key} = {value}")
+def _show(loaded: Loaded, endpoint: Endpoint) -> None:
+    """Every setting with its origin, the endpoint, and what each agent's session is sent as; warnings go to standard
+    error."""
+    config = loaded.config
+    print(shown(loaded, colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     print(f"# the model is reached at {endpoint}")
     tools = AgentTools.load(config.agents)
     for name, agent in config.agents.items():
@@ -147,7 +150,7 @@ def _show(config: Config, endpoint: Endpoint) -> None:
         session = masked(session_of(agent, declared))
         print(f"\n# session of agent {name}, before the tools of the application:")
         print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
-    for warning in _warnings(config, endpoint):
+    for warning in [*loaded.warnings, *_warnings(config, endpoint)]:
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -214,49 +217,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What the settings are made of, besides the environment: the file's text, and what the command line says."""
-
-    path: Path
-    text: str
-    overrides: Mapping[str, str]
-
-    def again(self) -> _Settings:
-        """As they are now: the file may have been edited. Raises `ConfigError`."""
-        return _Settings(self.path, _text_of(self.path, required=bool(self.text)), self.overrides)
-
-    def load(self) -> Config:
-        """Raises `ConfigError`."""
-        folder = self.path.resolve().parent
-        return load_config(self.text, os.environ, self.overrides, source=str(self.path), folder=folder)
-
-    def located(self, error: BaseException) -> str:
-        """What to tell of an error: one about a setting names what gave it, whoever found it."""
-        return located(str(error), self.text, os.environ, self.overrides, source=str(self.path))
-
-
-def _text_of(path: Path, *, required: bool) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if required:
-            raise ConfigError(f"{path}: no such file; give another with --config, or leave it out") from None
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-
-
-def _read(arguments: argparse.Namespace) -> _Settings:
-    path = Path(arguments.config or "bridge.toml")
-    text = _text_of(path, required=bool(arguments.config))
+def _read(arguments: argparse.Namespace) -> ConfigFile:
     overrides: dict[str, str] = {}
     for pair in arguments.set:
         key, equals, value = pair.partition("=")
         if not equals or "." not in key:
             raise ConfigError(f"--set {pair}: write it as SECTION.KEY=VALUE, like server.max_calls=10")
         overrides[key] = value
-    return _Settings(path, text, overrides)
+    path = Path(arguments.config or "bridge.toml")
+    return ConfigFile(path, overrides, os.environ, required=bool(arguments.config))
 
 
 if __name__ == "__main__":

@@ -54,10 +54,13 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One voice agent: who it is, how it speaks, and what it may do.
 
     `session` holds further fields of the model's session, as they were written; `session.session_of` merges them over
-    what the keys here make, and `session.check_agent` refuses what contradicts them.
+    what the keys here make, and `session.check_agent` refuses what contradicts them. After `load_config` `instructions`
+    holds the text of `instructions_file`. The calls of a `disabled` agent go on in the dialplan, unanswered.
     """
 
+    disabled: bool = False
     instructions: str = "You are a friendly voice agent on a phone line. Keep your answers short."
+    instructions_file: str = ""
     greeting: str = "Greet the caller in one short sentence and ask how you can help."
     voice: str = "marin"
     speed: float = 1.0

@@ -1,8 +1,8 @@
 """Every setting, typed and frozen: defaults here < `bridge.toml` < `BRIDGE_*` environment < command line.
 
-`load_config` is pure: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the line, the
-key and the remedy. `warnings_of` tells what is right and yet worth a word. A module is handed the one section it needs,
-never the whole `Config`. Units stand in the names.
+`load_config`: text, environment and overrides in, one `Config` out, or a `ConfigError` that names the line, the key and the
+remedy; `load` also says where each setting comes from. `warnings_of` tells what is right and yet worth a word. A module is
+handed the one section it needs, never the whole `Config`. Units stand in the names.
 `bridge.toml` in the root of the repository explains every key; a test compares it with the defaults below.
 """
 
@@ -18,14 +18,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import mcp_servers, recording, routes, tool_hook
+from bridge import mcp_servers, opensips, recording, routes, tool_hook
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
+from bridge.environment import VARIABLES
 from bridge.errors import ConfigError
+from bridge.instructions_file import read_instructions
+from bridge.origins import COMMAND_LINE, Origin, Origins
 from bridge.prompt_lint import unkept_promises
 from bridge.routes import Route
 from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
-from bridge.toml_lines import dotted, line_of, lines_of
+from bridge.toml_lines import dotted, lines_of
 from bridge.validation import converted
 
 
@@ -185,30 +188,6 @@ def _port_up(address: str, by: int) -> str:
     return f"{host}:{int(port) + by if int(port) else 0}"
 
 
-# Deployment scalars only; secrets come from here, so that no file needs to hold one. The first name wins.
-_ENVIRONMENT: tuple[tuple[str, str], ...] = (
-    ("BRIDGE_AUDIOSOCKET_HOST", "server.audiosocket_host"),
-    ("BRIDGE_AUDIOSOCKET_PORT", "server.audiosocket_port"),
-    ("BRIDGE_MAX_CALLS", "server.max_calls"),
-    ("BRIDGE_LOG_FORMAT", "server.log_format"),
-    ("BRIDGE_WORKERS", "server.workers"),
-    ("BRIDGE_WORKER", "server.worker"),
-    ("BRIDGE_HEALTH_ADDRESS", "server.health_address"),
-    ("BRIDGE_CONTROL_ADDRESS", "server.control_address"),
-    ("BRIDGE_CONTROL_TOKEN", "server.control_token"),
-    ("BRIDGE_DATA_DIR", "server.data_dir"),
-    ("BRIDGE_ARI_URL", "asterisk.url"),
-    ("BRIDGE_ARI_USERNAME", "asterisk.username"),
-    ("BRIDGE_ARI_PASSWORD", "asterisk.password"),
-    ("BRIDGE_ARI_APP", "asterisk.app"),
-    ("BRIDGE_MEDIA_ADDRESS", "asterisk.media_address"),
-    ("BRIDGE_MEDIA_FORMAT", "asterisk.format"),
-    ("BRIDGE_REALTIME_URL", "realtime.url"),
-    ("BRIDGE_REALTIME_MODEL", "realtime.model"),
-    ("BRIDGE_REALTIME_API_KEY", "realtime.api_key"),
-    ("OPENAI_API_KEY", "realtime.api_key"),
-)
-
 SECRETS = frozenset(
     {"server.control_token", "asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query"}
 )
@@ -230,6 +209,15 @@ def masked_url(url: str) -> str:
     return f"{scheme}{slashes}{place}{slash}{path.partition('#')[0]}{mark}{shown if mark else ''}"
 
 
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings in force, where each comes from, what there is to warn of, and the files that were read for them."""
+
+    config: Config
+    origins: Origins
+    warnings: list[str] = []
+    files: list[str] = []
+
+
 def load_config(
     text: str,
     environ: Mapping[str, str],
@@ -238,55 +226,133 @@ def load_config(
     source: str = "bridge.toml",
     folder: PurePath | None = None,
 ) -> Config:
+    """The effective settings, as `load` says."""
+    return load(text, environ, overrides, source=source, folder=folder).config
+
+
+def load(
+    text: str,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    *,
+    source: str = "bridge.toml",
+    folder: PurePath | None = None,
+) -> Loaded:
     """The effective settings from a TOML `text`, the environment, and `section.key` overrides of the command line.
 
-    Relative paths in it are taken from `folder`, where the text's own file lies (none given: left as they are). With
-    `server.worker` they are that worker's, see `Config.for_worker`.
+    If the name `source` ends like that of an INI file, the text is one of the OpenSIPS AI Voice Connector. Relative paths
+    in it are taken from `folder`, where the text's own file lies (none given: left as they are); the only files that are
+    read are those of `agents.NAME.instructions_file`. With `server.worker` they are that worker's, see
+    `Config.for_worker`.
 
     Raises `ConfigError`, whose message names the source, the key and what is expected there.
     """
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        told = _TOML_LINE.search(str(error))
-        end = text.count("\n") + 1
-        raise ConfigError(f"{source}:{told[1] if told else end}: not valid TOML: {error}") from error
+    tree, origins, warnings = _parsed(text, source)
     try:
         config = _with_secrets(_convert(tree), environ)
     except ConfigError as error:
-        raise ConfigError(located(str(error), text, {}, {}, source=source), place=error.place) from error
-    for name, path in reversed(_ENVIRONMENT):
+        raise ConfigError(origins.located(str(error)), place=error.place) from error
+    for setting, warning in opensips.of_environment(environ):
+        name = setting.written
+        warnings += [warning] if warning else []
+        if setting.place:
+            earlier = origins.written(setting.place)
+            if earlier.startswith(f"{opensips.SECTION}."):
+                warnings.append(f"{earlier}: the environment variable {name} wins, other than with OpenSIPS")
+            config = _set(tree, origins, setting.place, setting.value, Origin(f"environment variable {name}"))
+    for name, path in reversed(VARIABLES):
         if environ.get(name):
-            _assign(tree, path, environ[name])
-            config = _convert_from(f"environment variable {name}", tree)
+            config = _set(tree, origins, path, environ[name], Origin(f"environment variable {name}"))
     for path, value in (overrides or {}).items():
         if path.partition(".")[0] not in _SCALAR_SECTIONS or path.count(".") != 1:
             known = ", ".join(sorted(_SCALAR_SECTIONS))
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
-        _assign(tree, path, value)
-        config = _convert_from(f"command line, {path}", tree)
+        config = _set(tree, origins, path, value, Origin(COMMAND_LINE))
     config = _with_secrets(config, environ)
-    if config.server.worker:
-        config = config.for_worker(config.server.worker)
-    return _with_paths_from(folder, config) if folder else config
+    if number := config.server.worker:
+        config, common = config.for_worker(number), config
+        for place in _changed(common, config):
+            origins.note(place, Origin(f"{origins.of(place)} (worker {number})"))
+    if folder:
+        config = _with_paths_from(folder, config)
+    try:
+        config = _with_instructions(config, origins)
+    except ConfigError as error:
+        raise ConfigError(origins.located(str(error)), place=error.place) from error
+    files = [agent.instructions_file for agent in config.agents.values() if agent.instructions_file]
+    return Loaded(config=config, origins=origins, warnings=warnings, files=files)
 
 
-def located(
-    message: str, text: str, environ: Mapping[str, str], overrides: Mapping[str, str], *, source: str = "bridge.toml"
-) -> str:
-    """`message` with what gave the setting that it begins with: `bridge.toml:17: realtime.url: ...`.
+def _parsed(text: str, source: str) -> tuple[dict[str, Any], Origins, list[str]]:
+    """A file as a tree in our names, where its settings stand, and what to warn of."""
+    if source.endswith(opensips.INI_SUFFIXES):
+        ini = opensips.parse_ini(text, source)
+        tree: dict[str, Any] = {opensips.SECTION: ini.given}
+        origins = Origins(source, ini.lines)
+        others = ", ".join(f"[{name}]" for name in ini.others)
+        warnings = [f"{source}: {others}: not used, since Asterisk does what they are for"] if others else []
+    else:
+        try:
+            tree = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            told = _TOML_LINE.search(str(error))
+            end = text.count("\n") + 1
+            raise ConfigError(f"{source}:{told[1] if told else end}: not valid TOML: {error}") from error
+        origins, warnings = Origins(source, lines_of(text)), []
+    try:
+        if opensips.SECTION in tree:
+            warnings.append(opensips.section(tree, tree.pop(opensips.SECTION), origins))
+        _say_instructions_once(tree)
+    except ConfigError as error:
+        raise ConfigError(origins.located(str(error)), place=error.place) from error
+    return tree, origins, warnings
 
-    For the errors of `load_config`, and of what checks its result, given the same arguments. As it is if it begins with
-    no setting, or with one that nobody set.
-    """
-    place = message.partition(": ")[0]
-    if place in overrides:
-        return f"command line, {message}"
-    for name, path in _ENVIRONMENT:
-        if path == place and environ.get(name):
-            return f"environment variable {name}: {message}"
-    line = line_of(lines_of(text), place)
-    return f"{source}:{line}: {message}" if line else message
+
+def _set(tree: dict[str, Any], origins: Origins, place: str, value: Any, origin: Origin) -> Config:
+    """`_convert` with one more setting, which no line of the file gave."""
+    opensips.assign(tree, place, value)
+    origins.note(place, origin)
+    try:
+        return _convert(tree)
+    except ConfigError as error:
+        if error.place == place:
+            raise ConfigError(origins.located(str(error)), place=place) from error
+        raise ConfigError(f"{origin.where}: {error}", place=error.place) from error
+
+
+def _changed(old: Config, new: Config) -> list[str]:
+    """The plain settings, as `section.key`, that are not the same in both."""
+    return [
+        f"{section}.{key}"
+        for section in ("server", "asterisk")
+        for key, value in msgspec.structs.asdict(getattr(new, section)).items()
+        if value != getattr(getattr(old, section), key)
+    ]
+
+
+def _say_instructions_once(tree: dict[str, Any]) -> None:
+    agents = tree.get("agents")
+    for name, agent in agents.items() if isinstance(agents, dict) else ():
+        if isinstance(agent, dict) and "instructions" in agent and agent.get("instructions_file"):
+            place = f"{dotted(('agents', name))}.instructions_file"
+            raise ConfigError(f"{place}: instructions are said here and in `instructions`; keep one", place=place)
+
+
+def _with_instructions(config: Config, origins: Origins) -> Config:
+    """With the text of every `instructions_file`."""
+    agents = dict(config.agents)
+    for name, agent in config.agents.items():
+        if not agent.instructions_file:
+            continue
+        at = dotted(("agents", name))
+        try:
+            text = read_instructions(agent.instructions_file)
+        except ConfigError as error:
+            place = f"{at}.instructions_file"
+            raise ConfigError(f"{place}: {error}", place=place) from error
+        agents[name] = msgspec.structs.replace(agent, instructions=text)
+        origins.note(f"{at}.instructions", Origin(agent.instructions_file))
+    return msgspec.structs.replace(config, agents=agents)
 
 
 def _with_secrets(config: Config, environ: Mapping[str, str]) -> Config:
@@ -315,6 +381,7 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
             sounds=complete(agent.sounds),
             recording=recording.below(agent.recording, folder),
             tools=[str(folder / file) for file in agent.tools],
+            instructions_file=agent.instructions_file and str(folder / agent.instructions_file),
         )
         for name, agent in config.agents.items()
     }
@@ -328,21 +395,6 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
 _TOML_LINE = re.compile(r"at line (\d+)")
 
 _SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits"})
-
-
-def _assign(tree: dict[str, Any], path: str, value: str) -> None:
-    section, _, key = path.partition(".")
-    tree.setdefault(section, {})[key] = value
-
-
-def _convert_from(source: str, tree: dict[str, Any]) -> Config:
-    """`_convert` after a setting that `source`, and no line of the file, gave."""
-    try:
-        return _convert(tree)
-    except ConfigError as error:
-        # "command line, limits.tool_s: limits.tool_s: must be ..." would say it twice.
-        told = str(error) if not source.endswith(f", {error.place}") else str(error).partition(": ")[2]
-        raise ConfigError(f"{source}: {told}", place=error.place) from error
 
 
 def _convert(tree: dict[str, Any]) -> Config:
@@ -485,25 +537,3 @@ def warnings_of(config: Config) -> list[str]:
         found += unkept_promises(agent, at)
         found += session_advice(session_of(agent, []), model, at)
     return found
-
-
-def effective(config: Config) -> list[tuple[str, str]]:
-    """Every setting as (`section.key`, value), secrets masked: what `check-config` prints."""
-    rows: list[tuple[str, str]] = []
-
-    def walk(value: Any, path: str) -> None:
-        if (path in SECRETS or mcp_servers.is_secret(path) or tool_hook.is_secret(path)) and value:
-            rows.append((path, "(set, hidden)"))
-        elif path.endswith((".url", ".server_url")):
-            rows.append((path, repr(masked_url(value))))
-        elif isinstance(value, dict) and value:
-            for key, inner in value.items():
-                walk(inner, f"{path}.{key}" if path else key)
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for index, inner in enumerate(value):
-                walk(inner, f"{path}[{index}]")
-        else:
-            rows.append((path, repr(value)))
-
-    walk(msgspec.to_builtins(config), "")
-    return rows

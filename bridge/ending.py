@@ -45,6 +45,7 @@ class EndReason(enum.StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     CONTROL_LOST = "control_lost"
     REFUSED_BUSY = "refused_busy"
+    AGENT_DISABLED = "agent_disabled"
     BUSY = "busy"
     NO_ANSWER = "no_answer"
     REJECTED = "rejected"
@@ -109,6 +110,8 @@ FAREWELLS: Mapping[EndReason, Farewell] = {
     EndReason.PROTOCOL_ERROR: Farewell(_CONTINUE, 1002, True, _C.CONNECTION_FAILURE),
     EndReason.CONTROL_LOST: Farewell(_CONTINUE, 1011, True, _C.CONNECTION_FAILURE),
     EndReason.REFUSED_BUSY: Farewell(_CONTINUE, 1013, False, _C.CONNECTION_FAILURE),
+    # Meant, as a drain is, and no other worker will do better: not REFUSED_BUSY, after which the dialplan asks the next.
+    EndReason.AGENT_DISABLED: Farewell(_CONTINUE, 1013, False, _C.NORMAL),
     # Of calls that we place. Nobody is there, and no dialplan waits for an outgoing channel.
     EndReason.BUSY: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
     EndReason.NO_ANSWER: Farewell(_HANG_UP, 1000, False, _C.NORMAL),

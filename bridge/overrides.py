@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-# The budget is the owner's, and its price is checked at the start; sounds are read then.
-_FIXED = frozenset({"budget_usd", "budget_warning"})
+# The budget is the owner's, and its price is checked at the start; sounds and instructions are read then.
+_FIXED = frozenset({"budget_usd", "budget_warning", "disabled", "instructions_file"})
 _TABLES = frozenset({"turn_detection"})
 
 

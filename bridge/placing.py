@@ -15,6 +15,8 @@ from uuid import uuid4
 
 import trio
 
+from bridge import routing
+from bridge.agent import Agent
 from bridge.ari_app import AriApp
 from bridge.ari_outgoing import OutgoingControl
 from bridge.config import Config
@@ -64,7 +66,7 @@ class Placing:
         if agent is None:
             raise ConfigError(f"agent: {order.agent!r} is not defined; known: {', '.join(self._config.agents)}")
         endpoint = endpoint_of(order, agent.outbound)
-        app = self._admit(order.agent, agent.outbound.max_calls)
+        app = self._admit(order.agent, agent)
         call_id, it = uuid4(), agent.outbound
         control = OutgoingControl(
             app,
@@ -92,7 +94,7 @@ class Placing:
         while (app := self._ari()) is None or not app.connected:  # noqa: ASYNC110 - once, at the start
             await trio.sleep(0.1)
 
-    def _admit(self, agent_name: str, most: int) -> AriApp:
+    def _admit(self, agent_name: str, agent: Agent) -> AriApp:
         if not self._config.asterisk.enabled:
             raise ConfigError("asterisk.enabled: calls are placed by ARI, which is off; set it to true")
         app = self._ari()
@@ -100,7 +102,8 @@ class Placing:
             raise ControlUnavailable(
                 "no connection to Asterisk's ARI now, by which calls are placed; `realtime-bridge doctor` finds out why"
             )
-        refusal = self._switchboard.admit(trio.current_time())
+        most = agent.outbound.max_calls
+        refusal = routing.refusal(agent_name, agent) or self._switchboard.admit(trio.current_time())
         if refusal is None and most:
             own = sum(it.order.agent == agent_name and it.record is None for it in self._placed.values())
             if own >= most:

@@ -53,7 +53,7 @@ class PlainCalls:
 
         control = NoCallControl(remember if self._config.server.control_address else None)
         try:
-            refusal = self._switchboard.admit(trio.current_time())
+            refusal = routing.refusal(name, agent) or self._switchboard.admit(trio.current_time())
             if refusal is not None:
                 self._counts.refuse(refusal[0])
                 await self._turn_away(leg.call_id, name, control, *refusal)

@@ -22,6 +22,7 @@ from bridge.toml_lines import dotted
 from bridge.validation import converted, unplain
 
 FIXED: Mapping[str, str] = {
+    "instructions_file": "it is read with the settings; give `instructions`",
     "sounds": "its files are read with the settings",
     "tools": "its files are run with the settings",
     "overridable": "it says what the dialplan may change, which the file alone decides",

@@ -2,6 +2,7 @@
 
 wanted(routes, facts)               the channel variables that have to be known first: mostly none
 choose(routes, agents, facts)       name and profile
+refusal(name, agent)                why this agent takes no call now
 overridden(name, agent, arguments)  the profile of this call, and what was not taken, in words
 """
 
@@ -14,9 +15,11 @@ import msgspec
 
 from bridge import overrides
 from bridge.agent import Agent
+from bridge.ending import EndReason
 from bridge.errors import ConfigError
 from bridge.profile import agent_of
 from bridge.routes import Route, matches
+from bridge.toml_lines import dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ def _fits(route: Route, facts: Facts) -> bool:
         and matches(route.called, facts.called)
         and matches(route.caller, facts.caller)
     )
+
+
+def refusal(name: str, agent: Agent) -> tuple[EndReason, str] | None:
+    """Why this agent takes no call at all now, or None."""
+    if agent.disabled:
+        return EndReason.AGENT_DISABLED, f"{dotted(('agents', name))}.disabled is true"
+    return None
 
 
 def overridden(name: str, agent: Agent, arguments: Sequence[str]) -> tuple[Agent, list[str]]:

@@ -262,7 +262,7 @@ class Bridge:
         refusal: tuple[EndReason, str] | None = (EndReason.SERVER_DRAINING, DRAINING)
         try:
             name, agent = await self._route(control)
-            refusal = self.switchboard.admit(trio.current_time())
+            refusal = routing.refusal(name, agent) or self.switchboard.admit(trio.current_time())
         except Exception as error:
             _log.exception("a defect of the bridge ended this call before it began")
             refusal = reason_for(error)[:2]

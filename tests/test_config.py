@@ -11,7 +11,8 @@ import pytest
 
 from bridge.agent import Agent
 from bridge.collect import Collect
-from bridge.config import Config, effective, load_config, warnings_of
+from bridge.config import Config, load, load_config, warnings_of
+from bridge.config_shown import effective, shown
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
 from bridge.session import session_of
@@ -200,6 +201,75 @@ def test_errors_name_the_place_and_the_remedy(text: str, environ: dict[str, str]
     with pytest.raises(ConfigError) as caught:
         load_config(text, environ)
     assert says in str(caught.value)
+
+
+PROMPT = "You answer for Smith's bakery.\nOpen from six."
+
+
+def test_instructions_may_have_a_file_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    file = tmp_path / "prompts/sales.md"
+    file.write_bytes(b"\xef\xbb\xbf\n" + PROMPT.encode() + b"\n\n")
+    loaded = load("[agents.sales]\ninstructions_file = 'prompts/sales.md'", {}, folder=tmp_path)
+    assert loaded.config.agents["sales"].instructions == PROMPT
+    assert loaded.files == [str(file)]
+    assert loaded.origins.of("agents.sales.instructions") == str(file)
+    assert loaded.origins.of("agents.sales.instructions_file") == "bridge.toml:2"
+    text = f"[agents.default]\ninstructions_file = '{file}'"
+    assert load_config(text, {}).agents["default"].instructions == PROMPT
+    said = load(text, {"OPENAI_INSTRUCTIONS": "Sell bread."})
+    assert (said.config.agents["default"].instructions, said.files) == ("Sell bread.", []), "the environment wins"
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "says"),
+    [
+        (None, "", "no such file (paths begin at the folder of the settings' file)"),
+        (b" \n\t\n", "", "is empty; write what the agent is to know"),
+        (b"Gr\xfc\xdf Gott", "", "is not UTF-8 text (byte 2); save it as UTF-8"),
+        (b"x" * 1_000_001, "", "has more than 1000000 bytes; is it the right file?"),
+        (PROMPT.encode(), "instructions = 'x'\n", "instructions are said here and in `instructions`; keep one"),
+    ],
+)
+def test_instructions_that_can_not_be_read_are_an_error(
+    tmp_path: Path, content: bytes | None, more: str, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / "a.md").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(f"[agents.x]\n{more}instructions_file = 'a.md'", {}, folder=tmp_path)
+    line = 3 if more else 2
+    assert str(caught.value).startswith(f"bridge.toml:{line}: agents.x.instructions_file: ")
+    assert says in str(caught.value)
+
+
+def test_a_folder_is_no_instructions_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"instructions_file: .*: cannot be read: Is a directory"):
+        load_config("[agents.x]\ninstructions_file = '.'", {}, folder=tmp_path)
+
+
+def test_what_is_in_force_is_shown_with_where_it_comes_from() -> None:
+    text = "[server]\nmax_calls = 1\nlog_format = 'json'\n[agents.'a.b'.session]\nreasoning = { effort = 'low' }"
+    environ = {"OPENAI_API_KEY": "sk-hush", "BRIDGE_MAX_CALLS": "2", "BRIDGE_ARI_APP": "sales"}
+    page = shown(load(text, environ, {"asterisk.app": "desk"}))
+    lines = [tuple(re.split(r" {2,}", line)) for line in page.splitlines() if line]
+    assert ("environment variable BRIDGE_MAX_CALLS", "server.max_calls = 2") in lines
+    assert ("bridge.toml:3", 'server.log_format = "json"') in lines
+    assert ("command line", 'asterisk.app = "desk"') in lines
+    assert ("default", "server.accept_plain_calls = true") in lines
+    assert ("environment variable OPENAI_API_KEY", "realtime.api_key = (set, hidden)") in lines
+    assert ("bridge.toml:5", 'agents."a.b".session.reasoning.effort = "low"') in lines
+    assert "hush" not in page
+    bright = shown(load(text, environ), colours=True)
+    assert bright.count("\x1b[2mdefault") == page.count("default   ")
+    assert tomllib.loads(re.sub(r"(?m)^.*?  +", "", shown(load("", {}))))["server"]["max_calls"] == 100
+
+
+def test_a_workers_ports_say_that_they_were_counted_up() -> None:
+    page = shown(load("[server]\naudiosocket_port = 9100", {"BRIDGE_WORKER": "3"}))
+    lines = [tuple(re.split(r" {2,}", line)) for line in page.splitlines()]
+    assert ("bridge.toml:2 (worker 3)", "server.audiosocket_port = 9102") in lines
+    assert ("default (worker 3)", 'asterisk.app = "bridge-3"') in lines
 
 
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:

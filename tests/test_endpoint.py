@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.config import Realtime, effective, load_config, masked_url
+from bridge.config import Realtime, load_config, masked_url
+from bridge.config_shown import effective
 from bridge.dialect import Dialect
 from bridge.endpoint import check_agents, endpoint_of
 from bridge.errors import ConfigError
@@ -158,5 +159,5 @@ def test_check_config_shows_no_key_of_a_url() -> None:
     text = "[realtime]\nurl = 'wss://u:hush@h/p?key=hush'\nquery = { token = 'hush' }"
     shown = dict(effective(load_config(text, {})))
     assert "hush" not in str(shown)
-    assert shown["realtime.url"] == "'wss://***@h/p?key=***'"
+    assert shown["realtime.url"] == '"wss://***@h/p?key=***"'
     assert shown["realtime.query"] == "(set, hidden)"

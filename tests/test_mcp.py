@@ -10,7 +10,8 @@ from sdk_types import CLIENT, check
 
 from bridge import mcp, realtime, realtime_mcp
 from bridge.agent import Agent
-from bridge.config import effective, load_config
+from bridge.config import load_config
+from bridge.config_shown import effective
 from bridge.errors import ConfigError
 from bridge.mcp import Approval
 from bridge.mcp_servers import McpServer
@@ -77,8 +78,8 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     assert masked({"type": "mcp", "server_url": "https://me:hush@x/y"})["server_url"] == "https://x/y"
     assert shown["agents.default.mcp[0].authorization"] == "(set, hidden)"
     assert shown["agents.default.mcp[0].headers"] == "(set, hidden)"
-    assert shown["agents.default.mcp[1].authorization"] == "''"
-    assert shown["agents.default.mcp[1].server_label"] == "'calendar'"
+    assert shown["agents.default.mcp[1].authorization"] == '""'
+    assert shown["agents.default.mcp[1].server_label"] == '"calendar"'
 
 
 SERVER = 'server_label = "a"\nserver_url = "https://x"\n'

@@ -13,9 +13,11 @@ from trio.testing import MockClock
 from bridge import routing
 from bridge.agent import Agent
 from bridge.config import Config, load_config
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, ControlUnavailable
+from bridge.outbound import CallOrder
 from bridge.routes import Route, matches
 from bridge.routing import Facts
+from simulators.ari_server import Place
 from simulators.model_script import Say, Script
 
 TENANT = "PJSIP_HEADER(read,X-Tenant)"
@@ -235,3 +237,27 @@ async def test_a_process_that_ends_while_it_asks_sends_the_caller_on(autojump_cl
             await it.hears_of("drained")
         assert channel.variables["BRIDGE_END_REASON"] == "server_draining"
         assert channel.dialplan is not None
+
+
+async def test_an_agent_that_is_off_takes_no_call_of_any_kind(autojump_clock: MockClock) -> None:
+    """And costs none of the model's time."""
+    off = """
+        [agents.default]
+        disabled = true
+        [agents.default.outbound]
+        numbers = "600"
+        endpoint = "PJSIP/{number}"
+        """
+    async with house(settings=off) as it:
+        channel = it.ari.incoming_call()
+        record = await it.ended()
+        assert (record["reason"], record["detail"]) == ("agent_disabled", "agents.default.disabled is true")
+        assert record["completion_reason"] == "normal conversation end"
+        assert channel.variables["BRIDGE_END_REASON"] == "agent_disabled"
+        assert (channel.state, channel.dialplan) == ("Ring", Place())
+        caller = await it.plain_call()
+        assert (await it.ended(2))["reason"] == "agent_disabled"
+        await caller.ended.wait()
+        with pytest.raises(ControlUnavailable, match="agent_disabled: agents"):
+            it.ready.placing.place(CallOrder(to="600"))
+        assert it.dials == 0

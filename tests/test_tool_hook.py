@@ -15,7 +15,8 @@ from trio.testing import MockClock
 
 from bridge.agent import Agent
 from bridge.agent_tools import AgentTools
-from bridge.config import effective, load_config, warnings_of
+from bridge.config import load_config, warnings_of
+from bridge.config_shown import effective
 from bridge.errors import ConfigError, ToolError
 from bridge.hook_tools import hook_tools
 from bridge.profile import agent_with
