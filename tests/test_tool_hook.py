@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from http_peer import Peer, Says
+from house import House, house
+from http_peer import Asked, Peer, Says
 from trio.testing import MockClock
 
 from bridge.agent import Agent
@@ -25,6 +27,7 @@ from bridge.tool_reply import may_be_repeated, output_of
 from bridge.tool_schema import ToolContext
 from bridge.tools import Tool, ToolRegistry
 from bridge.webhook_client import WebhookClient
+from simulators.model_script import Call, Say, Script
 
 SECRET = "a-secret-of-tests"
 HOOK = ToolHook(
@@ -314,3 +317,55 @@ def test_the_example_in_the_settings_file_is_right(pytestconfig: pytest.Config) 
     tool = "".join(f"{line[3:]}\n" for line in text.splitlines() if line.startswith("#  "))
     tool = tool.replace("agents.default", "agents.a")
     assert AgentTools.load(load_config(TABLE + tool, {}).agents).listed("a", Agent(tool_hook=HOOK))
+
+
+CALLS = [Call("order_status", {"number": str(n)}, call_id=f"call_{n}") for n in (1, 2)]
+SETTINGS = f"""
+[agents.default.tool_hook]
+url = "http://shop.test/"
+secret = "{SECRET}"
+timeout_s = 3
+[agents.default.session]
+tools = [{{ type = "function", name = "order_status", parameters = {{ type = "object", properties = {{}} }} }}]
+"""
+
+
+@asynccontextmanager
+async def served(service: Peer, *answers: Any) -> AsyncIterator[House]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.run)
+        async with house(Script.of(*answers), settings=SETTINGS, http=service.transport()) as it:
+            yield it
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_calls_of_one_response_have_an_output_each_and_one_answer(autojump_clock: MockClock) -> None:
+    """The one is refused; the function is declared in the session alone."""
+
+    def choose(asked: Asked) -> Says:
+        return Says(500) if asked.json["args"]["number"] == "1" else Says(body=b"in the oven", after_s=1)
+
+    service = Peer(choose=choose, secret=SECRET, unix_s=time.time)
+    async with served(service, CALLS, Say("It is in the oven.")) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        items = [event["item"] for event in it.model.received_events("conversation.item.create")]
+        assert {item["call_id"]: item["output"] for item in items} == {
+            "call_1": "Error: the service of order_status answered HTTP 500",
+            "call_2": "in the oven",
+        }
+        assert len(items) == 2
+        assert len(it.model.received_events("response.create")) == 2, "the greeting, and one for both"
+        channel.hang_up()
+        assert {asked.json["call_id"] for asked in service.asked} == {(await it.ended())["call_id"]}
+
+
+async def test_a_caller_who_leaves_while_the_hook_hangs(autojump_clock: MockClock) -> None:
+    service = Peer([Says(hangs=True)], secret=SECRET, unix_s=time.time)
+    async with served(service, CALLS[0]) as it:
+        channel, _ = await it.stasis_call()
+        await service.has(1)
+        left_at = trio.current_time()
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+        assert trio.current_time() - left_at < 1
