@@ -23,6 +23,7 @@ import msgspec
 from bridge.usage import UsageTotals, usd_of
 
 Role = Literal["caller", "agent"]
+MASKED = "***"
 # The notices of the log that applications get as an event instead.
 REPLACED: Mapping[str, str] = {
     "caller_said": "transcript.final",
@@ -194,14 +195,27 @@ class CallEvent:
 
 def envelope(call_id: str, event: CallEvent) -> dict[str, Any]:
     """An event as the outside gets it, of plain JSON types: hooks and websockets send exactly this. `at`: seconds since
-    1970. `data`: the fields above; of the sources `server` and `client` the whole Realtime event."""
+    1970. `data`: the fields above; of the sources `server` and `client` the whole Realtime event, its secrets masked."""
+    data: Any = msgspec.to_builtins(event.event, str_keys=True, enc_hook=str)
     return {
         "call_id": call_id,
         "at": round(event.at_unix_s, 3),
         "source": event.source,
         "type": event.type,
-        "data": msgspec.to_builtins(event.event, str_keys=True, enc_hook=str),
+        "data": data if event.source == "call" else _masked(data),
     }
+
+
+def _masked(value: Any) -> Any:
+    """A copy without what a session's MCP tools hold to show their servers."""
+    if isinstance(value, list):
+        return [_masked(it) for it in value]
+    if not isinstance(value, dict):
+        return value
+    copy = {key: _masked(it) for key, it in value.items()}
+    if value.get("type") == "mcp":
+        copy |= {key: MASKED for key in ("authorization", "headers") if value.get(key)}
+    return copy
 
 
 def check_words(words: Iterable[str]) -> None:

@@ -24,9 +24,9 @@ from typing import Generic, TypeVar
 
 AUDIO_EVENTS = frozenset({"response.output_audio.delta", "input_audio_buffer.append"})
 
-# What beta called GA's events, as far as names moved: whole words, or what comes before `.delta`, `.done` and `.*`.
-_BETA = {
-    "conversation.item.created": "conversation.item.added",
+# What beta called GA's events, as far as names moved: a whole word, and what comes before `.delta`, `.done` and `.*`.
+_BETA_WORDS = {"conversation.item.created": "conversation.item.added"}
+_BETA_HEADS = {
     "response.audio": "response.output_audio",
     "response.audio_transcript": "response.output_audio_transcript",
     "response.text": "response.output_text",
@@ -74,7 +74,7 @@ class EventFilter:
 def _new_name(word: str) -> str:
     """A word as GA has it."""
     head, _, tail = word.rpartition(".")
-    return _BETA.get(word) or (f"{_BETA[head]}.{tail}" if head in _BETA else word)
+    return f"{_BETA_HEADS[head]}.{tail}" if head in _BETA_HEADS else _BETA_WORDS.get(word, word)
 
 
 def _among(words: frozenset[str], event_type: str) -> bool:

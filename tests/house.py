@@ -6,9 +6,9 @@
         record = await it.ended()
 
 Everything runs on memory streams and trio's autojump clock. Every event between bridge and model, in both directions,
-passes the official types and the rules beyond them (`sdk_types`; 12 % of these tests' time). At the end of the block the
-bridge is drained, and nothing may be left: no model connection, no channel or bridge of ours in Asterisk, no defect in a
-fake.
+passes the official types and the rules beyond them (`sdk_types`; 12 % of these tests' time), and what applications are
+told of the calls keeps `event_rules`. At the end of the block the bridge is drained, and nothing may be left: no model
+connection, no channel or bridge of ours in Asterisk, no defect in a fake.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from uuid import UUID, uuid4
 import httpx
 import msgspec
 import trio
+from event_rules import EventRules
 from sdk_types import check_client, check_server
 
 from bridge.config import load_config
@@ -126,6 +127,7 @@ class House:
         self.media_delay_s = 0.0
         self.collector = _Collector()
         self.disk = Disk()
+        self.events = EventRules()
         self._media_callers: dict[UUID, Caller] = {}
         self._arrival = trio.Event()
         self._read = 0
@@ -280,6 +282,7 @@ async def house(
                             control_listeners=[it.door],
                             run_blocking=it.disk.run,
                             http=http,
+                            watchers=[it.events],
                         )
                         await serve(
                             config,
@@ -308,6 +311,7 @@ async def house(
                 assert not [name for name in ari.channels if name.startswith("realtime-media-")], "media was left"
                 assert not [name for name in ari.channels if name.startswith("realtime-call-")], "a callee was left"
                 assert not model.problems, model.problems
+                assert not it.events.problems, it.events.problems
             finally:
                 bridge_log.removeHandler(it.collector)
                 nursery.cancel_scope.cancel()

@@ -27,11 +27,25 @@ APPEND = "input_audio_buffer.append"
         (["-response.*", "all"], ["error"], ["response.done"]),
         (["response.*", "-response.done"], ["response.created"], ["response.done", "error"]),
         ([DELTA, "-*"], [], ["error"]),
+        (["response.audio.*"], ["response.output_audio.done"], [DELTA, "response.audio.done"]),
+        (["response.audio.delta"], [DELTA], []),
+        (["response.text.done"], ["response.output_text.done"], ["response.output_text.delta"]),
+        (["all", "-response.audio_transcript.delta"], ["error"], ["response.output_audio_transcript.delta"]),
+        (["conversation.item.created"], ["conversation.item.added"], ["conversation.item.done"]),
+        (["response.audio"], [], ["response.output_audio"]),
     ],
 )
 def test_what_a_filter_takes(words: list[str] | None, taken: list[str], refused: list[str]) -> None:
     chosen = EventFilter.parse(words)
     assert [kind for kind in (*taken, *refused) if chosen.takes(kind)] == taken
+
+
+def test_old_names_are_told_for_a_warning() -> None:
+    chosen = EventFilter.parse(["response.done", "-response.text.*", "conversation.item.created"])
+    assert chosen.renamed == (
+        ("response.text.*", "response.output_text.*"),
+        ("conversation.item.created", "conversation.item.added"),
+    )
 
 
 @pytest.mark.parametrize("words", [["-error"], ["response.*.done"], ["Response.done"], [""], [".*"], ["--error"]])

@@ -137,10 +137,14 @@ async def test_a_warm_one_hears_the_summary_and_takes_the_call_by_a_key(autojump
         desk, channel = await consulted(it)
         await it.hears_of("agent_said", 2)
         assert (await it.hears_of("agent_said", 2))["text"] == "Alice asks for a loan."
+        told = it.events.told("transcript.final")[-1].event
+        assert (told["role"], told["text"]) == ("agent", "Alice asks for a loan.")
+        assert it.events.told("state.")[-1].event["state"] == "announcing"
         desk.channel.press("5")
         desk.channel.press("1")
         record = await it.ended()
         assert record["reason"] == "transferred"
+        assert it.events.types("digit") == [], "the colleague's keys are not the caller's"
         assert call_bridge(it) == ["demo", "out"]
         assert channel.music == ""
         desk.channel.hang_up()
