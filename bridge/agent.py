@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, keys, mcp_servers, outbound, overrides, recording, tool_hook
+from bridge import collect, destinations, hooks, keys, mcp_servers, outbound, overrides, recording, tool_hook
 from bridge.collect import Collect
 from bridge.destinations import Destination
+from bridge.hooks import AgentHooks
 from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
 from bridge.outbound import Outbound
@@ -86,6 +87,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tools: list[str] = []
     tool_hook: ToolHook = ToolHook()
     mcp: list[McpServer] = []
+    hooks: AgentHooks = AgentHooks()
     session: dict[str, Any] = {}
 
 
@@ -135,4 +137,5 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     yield from outbound.problems(agent.outbound, f"{at}.outbound")
     yield from tool_hook.problems(agent.tool_hook, f"{at}.tool_hook")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
+    yield from hooks.problems(agent.hooks, f"{at}.hooks")
     yield from recording.problems(agent.recording, f"{at}.recording", {*manual, *agent.keys})

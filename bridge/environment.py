@@ -26,4 +26,5 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_REALTIME_URL", "realtime.url"),
     ("BRIDGE_REALTIME_MODEL", "realtime.model"),
     ("BRIDGE_REALTIME_API_KEY", "realtime.api_key"),
+    ("BRIDGE_HOOKS_SECRET", "hooks.secret"),
 )
