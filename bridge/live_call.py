@@ -110,6 +110,11 @@ class LiveCall:
         self._answers: dict[str, tuple[trio.Event, list[str]]] = {}
 
     @property
+    def agent(self) -> Agent:
+        """Its agent's profile, with what this call has otherwise."""
+        return self._agent
+
+    @property
     def lasts_s(self) -> float:
         """How long the call has lasted."""
         return self._clock() - self._began_at

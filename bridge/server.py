@@ -115,8 +115,12 @@ class Bridge:
         self.counts = CallCounts(self.metrics)
         self._ari: AriApp | None = None
         self._listening = False
-        watchers = [CallMetrics(self.metrics), *watchers_of(config, self.metrics), *seams.watchers]
         self._webhooks = WebhookClient(seams.http)
+        watchers = [
+            CallMetrics(self.metrics),
+            *watchers_of(config, self.metrics, seams.run_blocking, self._webhooks),
+            *seams.watchers,
+        ]
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,

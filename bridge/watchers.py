@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from bridge.call_recording import InThread
 from bridge.call_watcher import CallWatcher
 from bridge.config import Config
+from bridge.hook_watcher import HookWatcher
 from bridge.metrics import Metrics
+from bridge.webhook_client import WebhookClient
 
 
-def watchers_of(config: Config, metrics: Metrics) -> list[CallWatcher]:
+def watchers_of(
+    config: Config, metrics: Metrics, run_blocking: InThread, webhooks: WebhookClient
+) -> list[CallWatcher]:
     """One for each thing that looks on at all calls of this process. What it counts of its own it adds to `metrics`.
     Raises `ConfigError`."""
-    return []
+    found: list[CallWatcher] = []
+    if tells(config):
+        found.append(HookWatcher(config, run_blocking, webhooks, metrics))
+    return found
+
+
+def tells(config: Config) -> bool:
+    """Whether somebody is told of calls, or may be: the call hook can name somebody for one call."""
+    hooks = config.hooks
+    own = [agent.hooks for agent in config.agents.values()]
+    return bool(hooks.call_url or hooks.event_url or hooks.action_url) or any(
+        it.event_url or it.action_url for it in own
+    )
