@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bridge import __version__, call_command, call_tools, doctor, findings, supervisor, telemetry
+from bridge import __version__, call_command, call_tools, doctor, findings, hook_bodies, supervisor, telemetry
 from bridge.agent_tools import AgentTools
 from bridge.config import Config, Loaded, warnings_of
 from bridge.config_file import ConfigFile
@@ -130,6 +130,7 @@ def _checked(config: Config) -> Endpoint:
     check_budgets(config, load_prices(config.realtime.prices))
     load_sounds(config.agents)
     AgentTools.load(config.agents)
+    hook_bodies.check(config)
     endpoint = endpoint_of(config.realtime)
     check_agents(endpoint, config.agents)
     return endpoint

@@ -19,6 +19,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
@@ -193,7 +194,7 @@ class Bridge:
         """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
         control_scope = trio.CancelScope(shield=True)
-        async with trio.open_nursery() as outer:
+        async with aclosing(self._webhooks), trio.open_nursery() as outer:
             for watcher in self._services.watchers:
                 await outer.start(watcher.run)
             outer.start_soon(self._services.clock.run)
@@ -225,7 +226,6 @@ class Bridge:
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()
-                await self._webhooks.aclose()
         await self._plain.last_questions()
         _log.info("drained")
 
