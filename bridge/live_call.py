@@ -111,7 +111,7 @@ class LiveCall:
 
     @property
     def agent(self) -> Agent:
-        """Its agent's profile, with what this call has otherwise."""
+        """The profile that this call began with."""
         return self._agent
 
     @property
