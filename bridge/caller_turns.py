@@ -12,7 +12,7 @@ from bridge.barge_in import Reaction
 from bridge.call_events import TranscriptFinal, TranscriptPartial
 from bridge.call_limits import PROMPT_WAIT_S
 from bridge.dialogue import ResendAudio
-from bridge.history import Speaker
+from bridge.history import Speaker, Turn
 from bridge.responses import Ask
 from bridge.talk import Talk
 
@@ -143,15 +143,24 @@ class CallerTurns:
         turn = self._talk.history.turn(event.item_id, Speaker.CALLER)
         turn.text, turn.complete = event.transcript, True
         self._talk.commands.notice("caller_said", text=event.transcript)
-        self._partial.pop(event.item_id, None)
-        if not turn.told:
-            turn.told = True
-            self._talk.commands.do(TranscriptFinal(role="caller", item_id=event.item_id, text=event.transcript))
+        self._final(turn, event.transcript)
         self._accounts.transcribed(event.usage)
 
     def nothing_said(self, item_id: str) -> None:
         """The caller has said nothing for `idle_timeout_ms`, and the server makes a turn of it (3.12)."""
         self._unspoken.add(item_id)
+
+    def not_transcribed(self, item_id: str) -> None:
+        """Nobody will say what the words of this turn were."""
+        if item_id in self._talk.history and item_id not in self._unspoken:
+            self._final(self._talk.history.turn(item_id, Speaker.CALLER), self._partial.get(item_id, ""))
+
+    def _final(self, turn: Turn, text: str) -> None:
+        """Tell applications of a turn's words, once."""
+        self._partial.pop(turn.first_id, None)
+        if not turn.told:
+            turn.told = True
+            self._talk.commands.do(TranscriptFinal(role="caller", item_id=turn.first_id, text=text))
 
     def over(self) -> None:
         """The call has ended: nothing more will be known of what was said last."""

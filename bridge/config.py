@@ -18,14 +18,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import mcp_servers, opensips, recording, records, routes, tool_hook
+from bridge import hooks, mcp_servers, opensips, recording, routes, tool_hook
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.environment import VARIABLES
 from bridge.errors import ConfigError
+from bridge.hooks import Hooks
 from bridge.instructions_file import read_instructions
 from bridge.origins import COMMAND_LINE, Origin, Origins
 from bridge.prompt_lint import unkept_promises
-from bridge.records import Records
 from bridge.routes import Route
 from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
@@ -152,7 +152,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     asterisk: Asterisk = Asterisk()
     realtime: Realtime = Realtime()
     limits: Limits = Limits()
-    records: Records = Records()
+    hooks: Hooks = Hooks()
     agents: dict[str, Agent] = {}
     routes: list[Route] = []
 
@@ -368,8 +368,9 @@ def _with_secrets(config: Config, environ: Mapping[str, str]) -> Config:
             agent,
             mcp=mcp_servers.with_secrets(agent.mcp, environ, f"{at}.mcp"),
             tool_hook=tool_hook.with_secrets(agent.tool_hook, read, f"{at}.tool_hook"),
+            hooks=hooks.agents_with_secrets(agent.hooks, read, f"{at}.hooks"),
         )
-    return msgspec.structs.replace(config, agents=agents)
+    return msgspec.structs.replace(config, agents=agents, hooks=hooks.with_secrets(config.hooks, read, "hooks"))
 
 
 def _with_paths_from(folder: PurePath, config: Config) -> Config:
@@ -396,7 +397,7 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".
 _TOML_LINE = re.compile(r"at line (\d+)")
 
-_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "records"})
+_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks"})
 
 
 def _convert(tree: dict[str, Any]) -> Config:
@@ -465,7 +466,7 @@ def _check(config: Config) -> None:
         "limits.caller_waits_repeat_s",
         "must not be below limits.caller_waits_s",
     )
-    for place, remedy in records.problems(config.records):
+    for place, remedy in hooks.problems(config.hooks, "hooks"):
         require(False, place, remedy)
     for name, agent in config.agents.items():
         at = dotted(("agents", name))
@@ -539,6 +540,5 @@ def warnings_of(config: Config) -> list[str]:
         at = dotted(("agents", name))
         found += check_agent(agent, at)
         found += unkept_promises(agent, at)
-        found += recording.advice(agent.recording, agent.records.keep_numbers, at)
         found += session_advice(session_of(agent, []), model, at)
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bridge import mcp_servers, tool_hook
+from bridge import hooks, mcp_servers, tool_hook
 from bridge.config import SECRETS, Config, Loaded, masked_url
 from bridge.origins import DEFAULT
 from bridge.toml_lines import dotted
@@ -28,7 +28,7 @@ def effective(config: Config) -> list[tuple[str, str]]:
 
 
 def _rows(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if value and (path in SECRETS or mcp_servers.is_secret(path) or tool_hook.is_secret(path)):
+    if value and (path in SECRETS or any(it.is_secret(path) for it in (hooks, mcp_servers, tool_hook))):
         yield path, HIDDEN
     elif path.endswith(("url", "_url")) and isinstance(value, str):
         yield path, _toml(masked_url(value))

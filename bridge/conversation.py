@@ -250,6 +250,8 @@ class Conversation:
                 self._nothing_said(item_id, now)
             case realtime.CallerTranscriptDelta(delta=text) as event if text:
                 self._caller.understood(event, now)
+            case realtime.CallerTranscriptFailed(item_id=item_id):
+                self._caller.not_transcribed(item_id)
             case realtime.CallerTranscript() as event:
                 self._caller.said(event, now)
             case realtime.ResponseCreated(response=response):

@@ -17,7 +17,6 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_CONTROL_ADDRESS", "server.control_address"),
     ("BRIDGE_CONTROL_TOKEN", "server.control_token"),
     ("BRIDGE_DATA_DIR", "server.data_dir"),
-    ("BRIDGE_RECORDS_URL", "records.url"),
     ("BRIDGE_ARI_URL", "asterisk.url"),
     ("BRIDGE_ARI_USERNAME", "asterisk.username"),
     ("BRIDGE_ARI_PASSWORD", "asterisk.password"),
@@ -27,4 +26,5 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_REALTIME_URL", "realtime.url"),
     ("BRIDGE_REALTIME_MODEL", "realtime.model"),
     ("BRIDGE_REALTIME_API_KEY", "realtime.api_key"),
+    ("BRIDGE_HOOKS_SECRET", "hooks.secret"),
 )

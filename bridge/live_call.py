@@ -111,7 +111,7 @@ class LiveCall:
 
     @property
     def agent(self) -> Agent:
-        """The profile that this call began with."""
+        """Its agent's profile, with what this call has otherwise."""
         return self._agent
 
     @property

@@ -140,6 +140,12 @@ class CallerTranscriptDelta(msgspec.Struct, frozen=True, tag="conversation.item.
     delta: str | None = None
 
 
+class CallerTranscriptFailed(msgspec.Struct, frozen=True, tag="conversation.item.input_audio_transcription.failed"):
+    """No transcript of this turn will come; the model may have understood it all the same."""
+
+    item_id: str = ""
+
+
 class TimeoutTriggered(msgspec.Struct, frozen=True, tag="input_audio_buffer.timeout_triggered"):
     """The caller said nothing for `idle_timeout_ms`; the server answers the silence by itself (section 3.12)."""
 
@@ -217,6 +223,7 @@ HandledEvent = (
     | Committed
     | CallerTranscript
     | CallerTranscriptDelta
+    | CallerTranscriptFailed
     | TimeoutTriggered
     | ResponseCreated
     | AudioDelta
@@ -237,8 +244,8 @@ _HANDLED_TYPES = frozenset(
     str(kind.__struct_config__.tag)
     for kind in (
         SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript, CallerTranscriptDelta,
-        TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript, AgentTranscriptDelta, OutputItemDone,
-        ItemDone, ResponseDone, ErrorEvent, *get_args(McpEvent),
+        CallerTranscriptFailed, TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript,
+        AgentTranscriptDelta, OutputItemDone, ItemDone, ResponseDone, ErrorEvent, *get_args(McpEvent),
     )
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
@@ -115,12 +116,12 @@ class Bridge:
         self.counts = CallCounts(self.metrics)
         self._ari: AriApp | None = None
         self._listening = False
+        self._webhooks = WebhookClient(seams.http)
         watchers = [
             CallMetrics(self.metrics),
-            *watchers_of(config, self.metrics, seams.run_blocking),
+            *watchers_of(config, self.metrics, seams.run_blocking, self._webhooks),
             *seams.watchers,
         ]
-        self._webhooks = WebhookClient(seams.http)
         self._services = Services(
             realtime=config.realtime,
             limits=config.limits,
@@ -193,7 +194,7 @@ class Bridge:
         """Serve until drained. Cancelling ends all calls at once, each with its farewell."""
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
         control_scope = trio.CancelScope(shield=True)
-        async with trio.open_nursery() as outer:
+        async with aclosing(self._webhooks), trio.open_nursery() as outer:
             for watcher in self._services.watchers:
                 await outer.start(watcher.run)
             outer.start_soon(self._services.clock.run)
@@ -225,7 +226,6 @@ class Bridge:
             finally:
                 control_scope.cancel()
                 outer.cancel_scope.cancel()
-                await self._webhooks.aclose()
         await self._plain.last_questions()
         _log.info("drained")
 

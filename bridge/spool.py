@@ -93,6 +93,11 @@ class Spool:
 
     # Opening ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def folder(self) -> Path:
+        """Our own folder, while it is open; else the one of all."""
+        return self._own or self._parent
+
     def open(self) -> list[Kept]:
         """Take a folder of our own; returns what a process before us left in it, oldest first."""
         with self._told(self._parent):
@@ -164,9 +169,16 @@ class Spool:
                 return None
             if _whole(content):
                 return content
-            self._set_aside(path)
+            self._move_aside(path)
         self._drop(name)
         return None
+
+    def set_aside(self, name: str) -> None:
+        """It is no message of ours, or can not be read: it goes to the folder `damaged`, which is told as an error."""
+        path = self._folder() / name
+        with self._told(path):
+            self._move_aside(path)
+        self._drop(name)
 
     def remove(self, name: str) -> None:
         """It has been delivered, or was given up. That it is gone already is as good."""
@@ -205,7 +217,7 @@ class Spool:
                 _log.warning("%s: the spool is full, so what is in this folder waits", folder)
                 break
             if path.name != name and not _whole(path.read_bytes()):
-                self._set_aside(path)
+                self._move_aside(path)
                 continue
             if path != own / name:
                 path.rename(own / name)
@@ -222,7 +234,7 @@ class Spool:
         with self._guard:
             return len(self._kept) < self._most_files and self._bytes + size <= self._most_bytes
 
-    def _set_aside(self, path: Path) -> None:
+    def _move_aside(self, path: Path) -> None:
         """It can not be read, and may tell somebody what it was."""
         aside = self._parent / _DAMAGED
         aside.mkdir(mode=_FOLDER_MODE, exist_ok=True)

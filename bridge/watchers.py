@@ -5,16 +5,26 @@ from __future__ import annotations
 from bridge.call_recording import InThread
 from bridge.call_watcher import CallWatcher
 from bridge.config import Config
+from bridge.hook_watcher import HookWatcher
 from bridge.metrics import Metrics
+from bridge.webhook_client import WebhookClient
 
 
-def watchers_of(config: Config, metrics: Metrics, run_blocking: InThread) -> list[CallWatcher]:
+def watchers_of(
+    config: Config, metrics: Metrics, run_blocking: InThread, webhooks: WebhookClient
+) -> list[CallWatcher]:
     """One for each thing that looks on at all calls of this process. What it counts of its own it adds to `metrics`.
     Raises `ConfigError`."""
-    watchers: list[CallWatcher] = []
-    if config.records.url:
-        # SQLAlchemy takes 0.4 s and 25 MB: not from who keeps no records.
-        from bridge.record_keeper import RecordKeeper  # noqa: PLC0415
+    found: list[CallWatcher] = []
+    if tells(config):
+        found.append(HookWatcher(config, run_blocking, webhooks, metrics))
+    return found
 
-        watchers.append(RecordKeeper(config, metrics, run_blocking))
-    return watchers
+
+def tells(config: Config) -> bool:
+    """Whether somebody is told of calls, or may be: the call hook can name somebody for one call."""
+    hooks = config.hooks
+    own = [agent.hooks for agent in config.agents.values()]
+    return bool(hooks.call_url or hooks.event_url or hooks.action_url) or any(
+        it.event_url or it.action_url for it in own
+    )

@@ -33,6 +33,8 @@ MOST_ANSWER_BYTES = 1_000_000
 _MOST_CONNECTIONS = 100
 # Servers commonly keep an idle connection for 5 s (node) to 75 s (nginx); a request that meets the end fails.
 _KEEP_S = 4.0
+# So much of an answer that nobody wants is read, to keep the connection; else it is closed.
+_MOST_UNREAD_BYTES = 65_536
 # To let go of a connection, whoever hangs at its other end.
 _CLOSE_S = 1.0
 
@@ -100,9 +102,17 @@ class WebhookClient:
             await self._transport.aclose()
 
     async def post(
-        self, receiver: Receiver, message_id: str, body: bytes, *, limit_s: float, most_bytes: int = MOST_ANSWER_BYTES
+        self,
+        receiver: Receiver,
+        message_id: str,
+        body: bytes,
+        *,
+        limit_s: float,
+        most_bytes: int | None = MOST_ANSWER_BYTES,
     ) -> Answer:
-        """One try. Raises `WebhookUnreachable` or `WebhookRefused`. Cancelled: it may have been received or not."""
+        """One try. `most_bytes` None: nobody wants to know the answer's body, whatever it is.
+
+        Raises `WebhookUnreachable` or `WebhookRefused`. Cancelled: it may have been received or not."""
         try:
             with trio.fail_after(limit_s):
                 return await self._once(receiver, message_id, body, most_bytes)
@@ -128,7 +138,7 @@ class WebhookClient:
                     raise
             await trio.sleep(pause_s)
 
-    async def _once(self, receiver: Receiver, message_id: str, body: bytes, most_bytes: int) -> Answer:
+    async def _once(self, receiver: Receiver, message_id: str, body: bytes, most_bytes: int | None) -> Answer:
         where = receiver.where
         try:
             request = self._request(receiver, message_id, body)
@@ -163,9 +173,9 @@ class WebhookClient:
         return request
 
 
-async def _read(response: httpx.Response, where: str, most_bytes: int) -> bytes:
+async def _read(response: httpx.Response, where: str, most_bytes: int | None) -> bytes:
     """The whole body, as long as it is what we can bear. Raises `WebhookRefused`."""
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
+    if most_bytes is not None and response.headers.get("content-encoding", "identity").lower() != "identity":
         raise WebhookRefused(f"{where} answered in an encoding that was not asked for", status=response.status_code)
     parts: list[bytes] = []
     size = 0
@@ -174,11 +184,11 @@ async def _read(response: httpx.Response, where: str, most_bytes: int) -> bytes:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for part in response.stream:
             size += len(part)
-            if size > most_bytes:
+            if size > (_MOST_UNREAD_BYTES if most_bytes is None else most_bytes):
                 scope.cancel()
-            else:
+            elif most_bytes is not None:
                 parts.append(part)
-    if size > most_bytes:
+    if most_bytes is not None and size > most_bytes:
         raise WebhookRefused(f"{where} answered with more than {most_bytes} bytes", status=response.status_code)
     return b"".join(parts)
 

@@ -264,6 +264,16 @@ def test_a_transcript_may_come_early_and_may_be_empty() -> None:
     assert told(rig.server("input_audio_buffer.committed", item_id="U7"), "transcript", "speech") == []
 
 
+@pytest.mark.parametrize(("before", "text"), [("", ""), ("I wa", "I wa")])
+def test_a_transcription_that_fails_is_final_too(before: str, text: str) -> None:
+    rig = Rig().greeted()
+    commands = rig.speech_started() + (understood(rig, before) if before else []) + rig.speech_stopped()
+    error = {"type": "transcription_error", "code": "audio_unintelligible", "message": "..."}
+    for _ in range(2):
+        commands += rig.server("conversation.item.input_audio_transcription.failed", item_id="U1", error=error)
+    assert told(commands, "transcript.final") == [final("caller", "U1", text)]
+
+
 def test_a_noise_is_speech_without_words() -> None:
     rig = Rig(msgspec.structs.replace(AGENT, barge_in="confirm")).greeted()
     rig.created()

@@ -56,5 +56,4 @@ async def _run(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    # No records: the pool of their database opens as many files as there were calls that ended at once.
-    trio.run(_run, load_config(Path(sys.argv[1]).read_text(), os.environ, {"records.url": ""}))
+    trio.run(_run, load_config(Path(sys.argv[1]).read_text(), os.environ))
