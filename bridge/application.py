@@ -16,10 +16,14 @@ from bridge.barge_in import Reaction
 from bridge.errors import ConfigError
 from bridge.history import Speaker
 from bridge.responses import APART, Ask
-from bridge.session import checked, merged
+from bridge.session import PCM_FORMAT, checked, merged
+from bridge.session_flat import translated
 from bridge.talk import Talk
 from bridge.tool_use import ToolUse
 
+# Whoever sends the output of a tool as an event asks for the answer with another, as the API wants it. Where that does not
+# come (an application that counts on the bridge for it) the bridge asks.
+ASK_AFTER_S = 1.0
 _SPEAKERS = {"user": Speaker.CALLER, "assistant": Speaker.AGENT, "system": Speaker.SYSTEM}
 
 
@@ -29,7 +33,7 @@ def carry_out(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) 
         case "session.update":
             update_session(talk, _object(event, "session"))
         case "response.create":
-            fields = _object(event, "response") if event.get("response") is not None else {}
+            fields = _response(_object(event, "response")) if event.get("response") is not None else {}
             if fields.get("conversation") == "none":
                 apart = {**fields, "metadata": {**(fields.get("metadata") or {}), APART: "1"}}
                 _send(talk, realtime.create_response(apart))
@@ -76,11 +80,38 @@ def update_session(talk: Talk, fields: Mapping[str, Any]) -> None:
     _send(talk, realtime.update_session(update))
 
 
+def _response(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a response in GA names. The format of its audio is the bridge's. Raises `ConfigError`."""
+    try:
+        tree = translated(msgspec.json.decode(msgspec.json.encode(fields))).tree
+    except ConfigError as error:
+        raise ConfigError(f"response.create: {error.place}: {error}", place=error.place) from error
+    output = tree.get("audio", {}).get("output", {}) if isinstance(tree.get("audio"), dict) else {}
+    if isinstance(output, dict) and output.pop("format", PCM_FORMAT) != PCM_FORMAT:
+        raise ConfigError("response.create: audio.output.format is the bridge's to choose")
+    if tree.get("audio") == {"output": {}}:
+        del tree["audio"]
+    return tree
+
+
+def _named_as_today(item: dict[str, Any]) -> dict[str, Any]:
+    """A message whose text was called `text`, as the beta did."""
+    if not isinstance(parts := item.get("content"), list):
+        return item
+    today = "output_text" if item.get("role") == "assistant" else "input_text"
+    return item | {
+        "content": [it | {"type": today} if isinstance(it, dict) and it.get("type") == "text" else it for it in parts]
+    }
+
+
 def _create_item(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) -> None:
     item = _object(event, "item")
     if item.get("type") == "function_call_output":
-        tools.finished(str(item.get("call_id")), str(item.get("output")), now)
+        output = item.get("output")
+        told = output if isinstance(output, str) else msgspec.json.encode(output).decode()
+        tools.finished(str(item.get("call_id")), told, now, ask_at=now + ASK_AFTER_S)
         return
+    item = _named_as_today(item)
     text = _text_of(item)
     if item.get("type") == "message" and item.get("role") in _SPEAKERS and text is not None:
         item = {**item, "id": item.get("id") or talk.new_item_id()}

@@ -11,6 +11,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from bridge.ari_client import AriClient, Channel, LiveRecording, Message, attemp
 from bridge.ari_control import BRIDGE_PREFIX, CALL_PREFIX, MEDIA_PREFIX, ChannelControl
 from bridge.ari_dial import AMD_ARGUMENT, OUTGOING_ARGUMENT, OUTGOING_PREFIX, OutgoingChannel
 from bridge.ari_joined import Joined
+from bridge.ari_taken import TakenControl
 from bridge.ari_target import CONSULT_PREFIX
 from bridge.asterisk_version import media_format
 from bridge.config import Asterisk, MediaFormat
@@ -35,6 +37,8 @@ _DEAF_SWEEP_S = 3.0
 # A process from which we took the app takes it back within 30 s (`ari_client`). What of it is still there after this, and
 # nobody has taken anything back, belongs to nobody.
 _OTHERS_S = 45.0
+# Channels that did not come when they were taken, and still may.
+_MOST_LATE = 256
 # A caller may be listed in the app before its StasisStart reaches us; one that has no control after this is stranded.
 _STRANDED_S = 1.0
 
@@ -68,6 +72,8 @@ class AriApp:
         self._media: dict[str, ChannelControl] = {}
         self._unfinished: dict[str, ChannelControl] = {}
         self._outgoing: dict[str, OutgoingChannel] = {}
+        self._came_late: dict[str, str] = {}  # where they go back to
+        self._taking: dict[str, tuple[Callable[[TakenControl], None], str]] = {}
         self._joined: set[Joined] = set()
         self._parted = trio.Event()
         # Asterisk may still list a media channel whose call has just ended, here.
@@ -186,10 +192,17 @@ class AriApp:
             control.recording_failed(recording.cause)
 
     def _enter(self, channel: Channel, arguments: list[str]) -> None:
-        control = ChannelControl(self, channel, arguments)
+        control: ChannelControl
+        if (taking := self._taking.pop(channel.id, None)) or channel.id in self._came_late:
+            arrived, came_from = taking or (_goes_back, self._came_late.pop(channel.id))
+            control = TakenControl(self, channel, arguments, came_from)
+            enter = partial(arrived, control)
+        else:
+            control = ChannelControl(self, channel, arguments)
+            enter = partial(self._on_call, control)
         self._callers[channel.id] = control
         try:
-            self._on_call(control)
+            enter()
         except Exception:
             # One bad call must not take the connection, and with it all others, along.
             logger.exception("ARI: the call of %s could not be taken", control.name)
@@ -215,6 +228,22 @@ class AriApp:
 
     def _joined_with(self, channel_id: str) -> Joined | None:
         return next((joined for joined in self._joined if channel_id in joined.channel_ids), None)
+
+    def has_call(self, channel_id: str) -> bool:
+        """Whether this channel is in the hands of a call, or on its way there."""
+        return channel_id in self._callers or channel_id in self._taking or self._joined_with(channel_id) is not None
+
+    def expect_taken(self, channel_id: str, arrived: Callable[[TakenControl], None], came_from: str = "") -> None:
+        """This channel is being moved here: `arrived` is told synchronously when it comes."""
+        self._taking[channel_id] = arrived, came_from
+
+    def forget_taken(self, channel_id: str, *, may_come: bool = False) -> None:
+        """It is not moved after all. `may_come`: it may, and then goes back at once."""
+        taking = self._taking.pop(channel_id, None)
+        if taking and may_come:
+            self._came_late[channel_id] = taking[1]
+            if len(self._came_late) > _MOST_LATE:
+                del self._came_late[next(iter(self._came_late))]
 
     def expect_outgoing(self, channel: OutgoingChannel) -> None:
         """Route the events of a channel that we are about to make."""
@@ -361,3 +390,8 @@ class AriApp:
     def _consults(self, bridge_id: str) -> bool:
         """Whether a transfer of one of our calls is being talked over there."""
         return any(bridge_id.startswith(f"{CONSULT_PREFIX}{control.call_name}-") for control in self._media.values())
+
+
+def _goes_back(control: TakenControl) -> None:
+    """It was taken for a call that is over."""
+    control.release_soon("it came too late")

@@ -124,6 +124,7 @@ class Services:
     connect_stream: ConnectStream | None = None
     run_blocking: InThread = in_thread
     on_call: Callable[[LiveCall], Awaitable[None]] | None = None
+    controlled: bool = False  # by programs, through the control door
     watchers: Sequence[CallWatcher] = ()
     calls: dict[str, LiveCall] = field(default_factory=dict)  # the running ones, by call id: each enters itself
 
@@ -435,7 +436,10 @@ class _Call:
     async def _run_tool(self, command: RunTool) -> None:
         tools, live, limit_s = self._tools, self._live, self._limits.tool_s
         if self._is_manual(command):
-            output = await live.wait_for_answer(command, limit_s)
+            answer = await live.wait_for_answer(command, limit_s)
+            if answer is None:
+                return
+            output = answer
         else:
             who = ToolContext(
                 call_id=live.call_id,
@@ -450,8 +454,12 @@ class _Call:
         self._apply(self._conversation.tool_finished(command.call_id, output, trio.current_time()))
 
     def _is_manual(self, command: RunTool) -> bool:
-        """Whether the application in the call answers this tool."""
-        return self._services.on_call is not None and self._tools.is_manual(command.name)
+        """Whether an application answers this tool: one that has no handler, or that only the session knows of."""
+        name = command.name
+        unknown = name not in self._tools and name in self._live.declared
+        return (self._tools.is_manual(name) or unknown) and (
+            self._services.on_call is not None or self._services.controlled
+        )
 
     async def _press_keys(self, command: PressKeys) -> None:
         output = "pressed"

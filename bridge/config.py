@@ -79,6 +79,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     health_address: str = "127.0.0.1:9192"
     control_address: str = "127.0.0.1:9292"
     control_token: str = ""
+    control_may_choose_model: bool = False
     data_dir: str = "data"
 
 

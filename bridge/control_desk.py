@@ -35,7 +35,8 @@ from bridge.control_commands import (
     output_of,
 )
 from bridge.control_door import Describe, OpenStream, Wish, no_such_call, refusal, wish_of
-from bridge.errors import ConfigError, ControlError, ControlUnavailable
+from bridge.ending import EndReason
+from bridge.errors import ChannelBusy, ChannelUnknown, ConfigError, ControlError, ControlUnavailable
 from bridge.http_exchange import Page, Request, json_page
 from bridge.http_server import TakeOver
 from bridge.live_call import LiveCall
@@ -65,6 +66,23 @@ class PlacedCalls(Protocol):
         ...
 
 
+class AttachedCalls(Protocol):
+    """The calls for which this process takes channels (`attaching`)."""
+
+    async def attach(self, wanted: Mapping[str, Any]) -> Page:
+        """Carry out the JSON object of a request. Raises `ConfigError` (answered with 400), `ChannelUnknown` (404),
+        `ChannelBusy` (409), and other `ControlError` (502, 503)."""
+        ...
+
+    def view(self, call_id: str) -> dict[str, Any] | None:
+        """A call whose media has not come yet. None: it is none."""
+        ...
+
+    def give_up(self, call_id: str, reason: EndReason, detail: str) -> dict[str, Any] | None:
+        """End such a call. None: it is none."""
+        ...
+
+
 class Streams(Protocol):
     """The websockets of this process (`control_stream`)."""
 
@@ -75,7 +93,7 @@ class Streams(Protocol):
 
 class ControlDesk:
     """`calls` and `ending` are the process's own, by call id: the running calls, and the plain ones, whose dialplan will
-    ask, each with the event of its end. `placing` is set by whoever places calls, `streams` by whoever serves websockets.
+    ask, each with the event of its end. `placing`, `attaching` and `streams` are set by the process.
 
     A `CallWatcher`: so it knows which calls have ended, and how.
     """
@@ -89,6 +107,7 @@ class ControlDesk:
         self._steps = steps
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.placing: PlacedCalls | None = None
+        self.attaching: AttachedCalls | None = None
         self.streams: Streams | None = None
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
@@ -125,6 +144,10 @@ class ControlDesk:
             return await self._carry_out(wish)
         except ConfigError as error:
             return refusal(400, str(error))
+        except ChannelUnknown as error:
+            return refusal(404, str(error))
+        except ChannelBusy as error:
+            return refusal(409, str(error))
         except ControlUnavailable as error:
             return refusal(503, str(error))
         except ControlError as error:
@@ -137,13 +160,15 @@ class ControlDesk:
                 return json_page(200, {"calls": [_view(call) for call in self._calls.values()]})
             case TellNextStep():
                 return await self._next_step(call_id)
+            case CreateCall(wanted=wanted) if "channel" in wanted and self.attaching:
+                return await self.attaching.attach(wanted)
             case CreateCall(wanted=wanted):
                 if self.placing is None:
                     return refusal(501, "this process places no calls")
                 return await self.placing.place_by_http(wanted)
             case ShowCall():
                 return self._show(call_id)
-            case HangUp(reason=reason) if self.placing and (view := self.placing.hang_up(call_id, reason)):
+            case HangUp() | Leave() if view := self._end_early(call_id, command):
                 return json_page(202, view)
         call = self._calls.get(call_id)
         if call is None:
@@ -155,7 +180,7 @@ class ControlDesk:
             waiting = ", ".join(call.manual_tools) or "none"
             return refusal(409, f"no call {command.tool_call_id!r} of a tool waits for an answer; waiting: {waiting}")
         _act(call, command)
-        return json_page(202, _view(call))
+        return json_page(202, (self.placing and self.placing.view(call_id)) or _view(call))
 
     def missing(self, call_id: str) -> Page | None:
         """The refusal where there is no such call, or not any more. None: there is one, if only on its way."""
@@ -163,13 +188,27 @@ class ControlDesk:
             return None
         if (view := self._ended.get(call_id)) is not None:
             return refusal(409, f"call {call_id} is over: {view['reason']}; nothing can be done in it any more")
-        return None if self.placing and self.placing.view(call_id) else no_such_call(call_id)
+        begun = (self.placing and self.placing.view(call_id)) or (self.attaching and self.attaching.view(call_id))
+        return None if begun else no_such_call(call_id)
+
+    def _end_early(self, call_id: str, command: HangUp | Leave) -> dict[str, Any] | None:
+        """End a call that is only on its way: its media has not come yet. None: it is none."""
+        if call_id in self._calls:
+            return None
+        if self.placing and (view := self.placing.hang_up(call_id, command.reason)):
+            return view
+        if self.attaching:
+            reason = EndReason.AGENT_HUNG_UP if isinstance(command, HangUp) else EndReason.AGENT_LEFT
+            return self.attaching.give_up(call_id, reason, command.reason)
+        return None
 
     def _show(self, call_id: str) -> Page:
         if self.placing and (view := self.placing.view(call_id)):
             return json_page(200, view)
         if (call := self._calls.get(call_id)) is not None:
             return json_page(200, _view(call))
+        if self.attaching and (view := self.attaching.view(call_id)):
+            return json_page(200, view)
         if (view := self._ended.get(call_id)) is not None:
             return json_page(200, view)
         return no_such_call(call_id)

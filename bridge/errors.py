@@ -20,7 +20,9 @@
     |- SpoolError             the disk: what was to be delivered later could not be kept, or not be read again
     `- ControlError           Asterisk's control interface (ARI)
        |- ControlUnavailable      no connection, or this call has no control (plain AudioSocket)
-       `- ControlRefused          Asterisk answered a request with an error status
+       |- ControlRefused          Asterisk answered a request with an error status
+       |- ChannelUnknown          whoever named a channel: Asterisk has none of that name
+       `- ChannelBusy             whoever named a channel: it is there, and can not be had
 
 Nothing outside this module raises a library's exception across a layer: shells translate at the boundary.
 """
@@ -137,3 +139,11 @@ class ControlRefused(ControlError):
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ChannelUnknown(ControlError):
+    """Asterisk has no such channel."""
+
+
+class ChannelBusy(ControlError):
+    """A channel is somebody else's now; the message says what to do."""

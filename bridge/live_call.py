@@ -42,6 +42,7 @@ from bridge.errors import ConfigError
 from bridge.event_stream import EventFilter
 from bridge.hangup_cause import cause_of
 from bridge.keys import KEYS
+from bridge.session import declared_functions
 from bridge.session_streams import EventStream, Observers, filter_of
 
 _log = logging.getLogger("bridge.application")
@@ -103,6 +104,8 @@ class LiveCall:
         self._began_at = clock()
         self._began_unix_s = began_unix_s or time.time()
         self.answered = False
+        self.declared = {str(it["name"]) for it in declared_functions(agent)}
+        """The functions that the session knows by its settings and by `send`, whoever carries them out."""
         self._recording_held = recording_held
         self._observers: Observers[CallEvent] = Observers(WAITING_EVENTS)
         self._listeners: list[_Listener] = []
@@ -163,6 +166,12 @@ class LiveCall:
         """Send a Realtime client event. Those that concern what the bridge keeps track of are carried out by it, so that
         nothing is lost (see `application`). Raises `ConfigError` for one that can not be sent."""
         self._apply(self._conversation.application_event(event, self._clock()))
+        match event:
+            case {"type": "session.update", "session": {"tools": [*tools]}}:
+                flat = [it.get("function", it) for it in tools if isinstance(it, dict)]
+                self.declared |= {str(it["name"]) for it in flat if isinstance(it, dict) and "name" in it}
+            case {"item": {"type": "function_call_output", "call_id": str(call_id)}} if call_id in self._answers:
+                self._answers[call_id][0].set()  # it has its output
 
     def update_session(self, fields: Mapping[str, Any]) -> None:
         """Change fields of the session (GA or old flat names) for the rest of the call. Raises `ConfigError`."""
@@ -306,13 +315,14 @@ class LiveCall:
         self._answers[command.call_id] = trio.Event(), []
         self.manual_tools[command.call_id] = command
 
-    async def wait_for_answer(self, command: RunTool, timeout_s: float) -> str:
-        """The application's answer to a tool that was `tool_wanted`, or the text that nobody gave one in time."""
+    async def wait_for_answer(self, command: RunTool, timeout_s: float) -> str | None:
+        """The application's answer to a tool that was `tool_wanted`, or the text that nobody gave one in time. None: the
+        model has been sent it as an event."""
         answered, outputs = self._answers[command.call_id]
         try:
             with trio.move_on_after(timeout_s):
                 await answered.wait()
-                return str(outputs[0])
+                return str(outputs[0]) if outputs else None
             return f"Error: nobody answered {command.name} within {timeout_s:g} s"
         finally:
             del self._answers[command.call_id], self.manual_tools[command.call_id]

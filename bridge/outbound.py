@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from bridge.destinations import ENDPOINT
 from bridge.errors import ConfigError
+from bridge.model_choice import ModelChoice
 
 _NUMBER = "{number}"
 # What a number may be made of, whatever `numbers` says: no `/`, `&` or `@`, which would make it other calls than one.
@@ -54,7 +55,8 @@ class CallOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Somebody is to be called. `to`: a number, or an endpoint where the agent's `allow_endpoint` says so.
 
     `caller_id` and `ring_s` take the place of the agent's own. `variables` are set on the channel. `facts` are written into
-    the conversation before anybody speaks: who is called, and what for.
+    the conversation before anybody speaks: who is called, and what for. `settings`, `session` and `model`: what this call
+    has otherwise than its agent's profile (`call_settings`, `model_choice`).
     """
 
     to: str
@@ -63,6 +65,25 @@ class CallOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ring_s: float = 0.0
     variables: dict[str, str] = {}
     facts: str = ""
+    settings: dict[str, Any] = {}
+    session: dict[str, Any] = {}
+    model: ModelChoice | None = None
+
+
+class AttachOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An agent is to serve a channel that is in Asterisk already, in some Stasis app.
+
+    `channel` is its id. `return_to`: the app that it goes back to; empty: the one that its dialplan had named. The others
+    are those of `CallOrder`.
+    """
+
+    channel: str
+    agent: str = "default"
+    return_to: str = ""
+    facts: str = ""
+    settings: dict[str, Any] = {}
+    session: dict[str, Any] = {}
+    model: ModelChoice | None = None
 
 
 def problems(it: Outbound, at: str) -> Iterator[tuple[str, str]]:
@@ -125,9 +146,14 @@ def _check(order: CallOrder) -> None:
         raise ConfigError(f'caller_id: {order.caller_id!r} must be a number, or like "Sales <+4930123>"')
     if not 0 <= order.ring_s <= _LONGEST_RING_S:
         raise ConfigError(f"ring_s: must be above 0, at most {_LONGEST_RING_S}, or 0 for the agent's own")
-    if len(order.facts) > _LONGEST_FACTS:
-        raise ConfigError(f"facts: must have at most {_LONGEST_FACTS} characters")
+    check_facts(order.facts)
     _check_variables(order.variables)
+
+
+def check_facts(facts: str) -> None:
+    """Raises `ConfigError` for more than a conversation should begin with."""
+    if len(facts) > _LONGEST_FACTS:
+        raise ConfigError(f"facts: must have at most {_LONGEST_FACTS} characters")
 
 
 def _check_variables(variables: Mapping[str, str]) -> None:

@@ -19,6 +19,8 @@ from bridge import routing
 from bridge.agent import Agent
 from bridge.ari_app import AriApp
 from bridge.ari_outgoing import OutgoingControl
+from bridge.attaching import chosen_model
+from bridge.call_settings import agent_of_call
 from bridge.config import Config
 from bridge.ending import EndReason
 from bridge.errors import ConfigError, ControlUnavailable
@@ -66,6 +68,8 @@ class Placing:
         if agent is None:
             raise ConfigError(f"agent: {order.agent!r} is not defined; known: {', '.join(self._config.agents)}")
         endpoint = endpoint_of(order, agent.outbound)
+        agent = agent_of_call(agent, order.settings, order.session)
+        realtime = chosen_model(self._config, order.model)
         app = self._admit(order.agent, agent)
         call_id, it = uuid4(), agent.outbound
         control = OutgoingControl(
@@ -81,6 +85,7 @@ class Placing:
         )
         expectation = Expectation(call_id, control, order.agent, calling(agent), app.media_format)
         expectation.opening = opening_of(agent, order.facts)
+        expectation.realtime = realtime
         placed = PlacedCall(order, control, expectation, self._calls)
         self._forget()
         self._placed[placed.call_id] = placed

@@ -34,6 +34,7 @@ from bridge.agent import Agent
 from bridge.agent_tools import AgentTools
 from bridge.ari_app import AriApp
 from bridge.ari_control import ChannelControl
+from bridge.attaching import Attaching
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
@@ -134,6 +135,7 @@ class Bridge:
             connect_stream=seams.connect_model,
             run_blocking=seams.run_blocking,
             on_call=on_call,
+            controlled=bool(config.server.control_address and config.server.control_token),
             watchers=watchers,
         )
         self._seams = seams
@@ -149,6 +151,9 @@ class Bridge:
             config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_placed
         )
         self.desk.placing = self.placing
+        self.desk.attaching = Attaching(
+            config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_attached
+        )
         self._control_port = 0
 
     def drain(self) -> None:
@@ -298,6 +303,25 @@ class Bridge:
         )
         await self._connect(control, expectation)
 
+    def _start_attached(self, expectation: Expectation) -> None:
+        self._calls.start_soon(self._connect_attached, expectation)
+
+    async def _connect_attached(self, expectation: Expectation) -> None:
+        """A channel was taken for a call: it goes on like one that has come by itself."""
+        control = expectation.control
+        assert isinstance(control, ChannelControl)
+        telemetry.call_id_of_context.set(str(expectation.call_id))
+        telemetry.notice(
+            "call_attached",
+            {
+                "channel": control.name,
+                "caller": control.caller,
+                "called": control.called,
+                "agent": expectation.agent_name,
+            },
+        )
+        await self._connect(control, expectation)
+
     async def _connect(self, control: ChannelControl, expectation: Expectation) -> None:
         """Bring the media of an admitted call, or end it."""
         call_id = expectation.call_id
@@ -424,7 +448,10 @@ class Bridge:
         )
         try:
             with self.switchboard.slot():
-                record = await run_call(leg, it.control, it.agent_name, it.agent, self._services, it.opening)
+                services = self._services
+                if it.realtime is not None:
+                    services = dataclasses.replace(services, realtime=it.realtime)
+                record = await run_call(leg, it.control, it.agent_name, it.agent, services, it.opening)
             self.counts.end(record.reason, it.agent_name)
         finally:
             it.ended(record)

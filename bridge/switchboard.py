@@ -17,7 +17,7 @@ import trio
 from bridge import next_step
 from bridge.agent import Agent
 from bridge.call_record import CallRecord
-from bridge.config import MediaFormat
+from bridge.config import MediaFormat, Realtime
 from bridge.destinations import Destination
 from bridge.ending import EndReason
 from bridge.errors import ControlUnavailable
@@ -121,7 +121,8 @@ def _no_way(where: str, why: str) -> ControlUnavailable:
 
 @dataclass(slots=True)
 class Expectation:
-    """A call that waits for its media connection. `ended` is told its record at the end, whatever became of it."""
+    """A call that waits for its media connection. `ended` is told its record at the end, whatever became of it. `realtime`:
+    the model's endpoint where this call has its own."""
 
     call_id: UUID
     control: CallControl
@@ -134,6 +135,7 @@ class Expectation:
     ended: Callable[[CallRecord], None] = lambda record: None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     given_up: tuple[EndReason, str] | None = None
+    realtime: Realtime | None = None
 
     def give_up(self, reason: EndReason, detail: str) -> None:
         """Stop waiting, for this reason; the first one counts."""

@@ -130,20 +130,21 @@ class ToolUse:
         self._accounts.clock.tool_finished(call_id, now)
         return ran
 
-    def finished(self, call_id: str, output: str, now: float) -> None:
-        """A tool's result, or the text of its failure; the model gets exactly one per call."""
+    def finished(self, call_id: str, output: str, now: float, *, ask_at: float = 0.0) -> None:
+        """A tool's result, or the text of its failure; the model gets exactly one per call. From `ask_at` on it is asked to
+        go on."""
         self.stop_running(call_id, now)
-        self.answer(call_id, output, now, failed=output.startswith(call_tools.FAILED))
-        if not self._talk.leaving:
-            self._talk.responses.want(Ask())
+        told = self.answer(call_id, output, now, failed=output.startswith(call_tools.FAILED))
+        if told and not self._talk.leaving:
+            self._talk.responses.want(Ask(), ask_at)
 
-    def answer(self, call_id: str, output: str, now: float, *, failed: bool = False) -> None:
+    def answer(self, call_id: str, output: str, now: float, *, failed: bool = False) -> bool:
         """The one output of a call. A session that does not know the call (it took over since) is told that first; without
-        a session it is kept for the next one."""
+        a session it is kept for the next one. False: the call had its output already."""
         use = self._talk.history.tool(call_id)
         if use is not None:
             if use.output is not None:
-                return
+                return False
             use.output = output
             self._talk.commands.do(
                 ToolAnswered(
@@ -155,11 +156,12 @@ class ToolUse:
                 )
             )
             if not self._talk.session_stands:
-                return
+                return True
             if not use.here:
                 use.here = True
                 self._talk.commands.send(realtime.create_item(use.call_item()))
         self._talk.commands.send(realtime.create_item(output_item(call_id, output)))
+        return True
 
     # MCP -------------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,9 @@ class Place:
 class FakeChannel:
     """A channel. `dialplan`: None while in Stasis, the `Place` where it continued, or `HUNG_UP`; then `hung_up_with` is the
     cause that ARI gave. `music`: the class of the music on hold that it hears; `pressed`: the digits that ARI sent it;
-    `referred_to`: where its telephone was asked to call. `watched`: its own end is told, wherever it is then."""
+    `referred_to`: where its telephone was asked to call. `watched`: its own end is told, wherever it is then. `elsewhere`:
+    the Stasis app of somebody else that has it, `moved_with` the arguments with which it came there, and `first_app` the
+    app that its dialplan named, where that was not ours."""
 
     server: AriServer
     id: str
@@ -45,11 +47,15 @@ class FakeChannel:
     music: str = ""
     referred_to: str = ""
     watched: bool = False
+    elsewhere: str = ""
+    first_app: str = ""
+    moved_with: tuple[str, ...] = ()
     hung_up_with: int = 0
 
     def json(self) -> Json:
         """As in events and answers."""
-        stasis = ",".join([self.server.app, *self.arguments])
+        stasis = ",".join([self.first_app or self.server.app, *self.arguments])
+        in_stasis = self.in_stasis or bool(self.elsewhere)
         return {
             "id": self.id,
             "name": self.name,
@@ -60,7 +66,7 @@ class FakeChannel:
             "accountcode": "",
             "dialplan": {
                 **{"context": self.context, "exten": self.exten, "priority": 2},
-                **{"app_name": "Stasis" if self.in_stasis else "", "app_data": stasis if self.in_stasis else ""},
+                **{"app_name": "Stasis" if in_stasis else "", "app_data": stasis if in_stasis else ""},
             },
             "creationtime": "2026-11-21T06:17:02.211+0000",
             "language": "en",
@@ -91,6 +97,23 @@ class FakeChannel:
             self.server.channels.pop(self.id, None)
             if self.watched:
                 self.server.emit("ChannelDestroyed", cause=16, cause_txt="Normal Clearing", channel=self.json())
+
+    def move(self, app: str, arguments: list[str]) -> None:
+        """To another Stasis app, out of ours or into it; its bridge and its `app_data` stay as they are."""
+        server = self.server
+        if app != server.app and app not in server.other_apps:
+            server.emit("ApplicationMoveFailed", destination=app, args=arguments, channel=self.json())
+            return
+        ours, self.in_stasis = self.in_stasis, app == server.app
+        if self.elsewhere:
+            server.other_apps[self.elsewhere].remove(self.id)
+        self.elsewhere, self.moved_with = "" if self.in_stasis else app, tuple(arguments)
+        if self.in_stasis:
+            server.emit("StasisStart", args=arguments, channel=self.json())
+        else:
+            server.other_apps[app].append(self.id)
+        if ours:
+            server.emit("StasisEnd", channel=self.json())
 
     def passes_on(self, name: str) -> FakeChannel:
         """The far end passes its call on by the telephone: another channel takes its place, in its bridge and in Stasis."""

@@ -45,6 +45,7 @@ _PARAMETERS = {
     "dial": {"timeout", "caller"},
     "moh": {"mohClass"},
     "removeChannel": {"channel"},
+    "move": {"app", "appArgs"},
     "subscription": {"eventSource"},
     "redirect": {"endpoint"},
     "DELETE": {"reason", "reason_code"},
@@ -161,6 +162,17 @@ class AriServer:
         )
         self.channels[channel.id] = channel
         self.enter(channel)
+        return channel
+
+    def call_elsewhere(self, app: str, *arguments: str, caller: tuple[str, str] = ("1001", "Alice")) -> FakeChannel:
+        """An answered call that the dialplan has sent to somebody else's Stasis app."""
+        number = next(self._numbers)
+        channel = FakeChannel(
+            self, f"demo-1795241822.{number}", f"PJSIP/alice-{number:08x}", caller, "phones", "100", arguments, "Up"
+        )
+        channel.first_app = channel.elsewhere = app
+        self.channels[channel.id] = channel
+        self.other_apps.setdefault(app, []).append(channel.id)
         return channel
 
     def enter(self, channel: FakeChannel) -> None:
@@ -405,7 +417,7 @@ class AriServer:
 
     def _channel(self, channel_id: str, *, in_stasis: bool = False) -> FakeChannel:
         channel = self.channels.get(channel_id) or _refuse(404, "Channel not found")
-        if in_stasis and not channel.in_stasis:
+        if in_stasis and not (channel.in_stasis or channel.elsewhere):
             _refuse(409, "Channel not in Stasis application")
         return channel
 
@@ -576,6 +588,8 @@ class AriServer:
                 place = Place(query.get("context", ""), query.get("extension", ""), query.get("priority", ""))
                 exists = place == Place() or (place.context, place.exten, place.priority) in self.dialplan
                 channel.leave(place if exists else HUNG_UP)
+            case "move":
+                channel.move(query["app"], query["appArgs"].split(","))
             case "redirect":
                 if not query["endpoint"].startswith(channel.name.partition("/")[0] + "/"):
                     _refuse(422, "Endpoint technology is not that of the channel")

@@ -208,6 +208,7 @@ class RealtimeServer(FaultSwitches):
     sent: list[Passed] = field(default_factory=list)
     log: list[tuple[str, Passed]] = field(default_factory=list)  # both, in order: ("C" or "S", what passed)
     sessions: list[ServedSession] = field(default_factory=list)
+    upgrades: list[Request] = field(default_factory=list)  # what was asked for at each connection
     problems: list[Exception] = field(default_factory=list)
     open_connections: int = 0
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -277,6 +278,7 @@ class RealtimeServer(FaultSwitches):
     # One connection
 
     def _answer_upgrade(self, websocket: ServerConnection, request: Request) -> Response | None:
+        self.upgrades.append(request)
         if self.handshake.http_status:
             return websocket.respond(self.handshake.http_status, "refused by the simulator's fault\n")
         status, body = http_refusal(visitor_of(request, self.query_key), self.key, beta=self.beta)
