@@ -567,7 +567,7 @@ async def test_a_call_is_placed_watched_and_hung_up_by_http(autojump_clock: Mock
         assert status == 200
         assert (call["state"], call["answered"]) == ("ended", True)
         assert (call["reason"], call["detail"]) == ("agent_hung_up", "enough")
-        assert (await it.ask("POST", f"{place_of_it}/hang_up"))[0] == 404
+        assert (await it.ask("POST", f"{place_of_it}/hang_up"))[0] == 409
         assert callee.channel.dialplan == HUNG_UP
         await trio.sleep(301)
         it.ari.callees["PJSIP/600"] = Callee(cause=17)
