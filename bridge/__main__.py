@@ -1,4 +1,4 @@
-"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`, `call`; and programs: `simulate`, `demo`, `bench`."""
+"""The command `realtime-bridge`: `serve`, `check-config`, `doctor`, `call`, `calls`; and programs of their own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bridge import __version__, call_command, call_tools, doctor, findings, hook_bodies, supervisor, telemetry
+from bridge import (
+    __version__,
+    call_command,
+    call_tools,
+    calls_command,
+    doctor,
+    findings,
+    hook_bodies,
+    supervisor,
+    telemetry,
+)
 from bridge.agent_tools import AgentTools
 from bridge.config import Config, Loaded, warnings_of
 from bridge.config_file import ConfigFile
 from bridge.config_shown import shown
 from bridge.endpoint import Endpoint, check_agents, endpoint_of
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError, ConfigError, RecordsError
 from bridge.findings import Finding
 from bridge.prices import check_budgets, load_prices
 from bridge.session import masked, session_of
@@ -57,12 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.command == "call":
             return call_command.run(settings.load().config, arguments)
+        if arguments.command == "calls":
+            return calls_command.run(settings.load().config, arguments)
         # A worker is this command again. Run from a program (a test), it is not what the interpreter was started with.
         command = () if argv is None else (sys.executable, "-m", "bridge", *argv)
         return _serve(settings, command)
     except BridgeError as error:
         print(f"realtime-bridge: {settings.located(error)}", file=sys.stderr)
-        return 1 if isinstance(error, call_command.NotNow) else 2
+        return 1 if isinstance(error, call_command.NotNow | RecordsError) else 2
     except BaseExceptionGroup as group:
         ours = group.subgroup(BridgeError)
         if ours is None:
@@ -202,20 +214,28 @@ def _parser() -> argparse.ArgumentParser:
         ("call", "have the running bridge call somebody, by its control door (docs/outbound.md)"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.add_argument(
-            "-c", "--config", metavar="FILE", help="settings (default: bridge.toml in this folder, if there is one)"
-        )
-        command.add_argument(
-            "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; wins over all else"
-        )
+        _add_settings(command)
         if name == "doctor":
             command.add_argument("--no-model", action="store_true", help="leave the model alone")
             command.add_argument("--json", action="store_true", help="what was found as a JSON array")
         if name == "call":
             call_command.add_arguments(command)
+    text = "what is kept of ended calls: list, show, export and prune them (docs/records.md)"
+    calls_command.add_commands(
+        commands.add_parser("calls", help=text, description=text[0].upper() + text[1:] + "."), _add_settings
+    )
     for name, (_, text) in _PROGRAMS.items():
         commands.add_parser(name, help=f"{text}: {name} --help", add_help=False)
     return parser
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-c", "--config", metavar="FILE", help="settings (default: bridge.toml in this folder, if there is one)"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; wins over all else"
+    )
 
 
 def _read(arguments: argparse.Namespace) -> ConfigFile:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, hooks, keys, mcp_servers, outbound, overrides, recording, tool_hook
+from bridge import collect, destinations, hooks, keys, mcp_servers, outbound, overrides, recording, records, tool_hook
 from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.hooks import AgentHooks
@@ -18,6 +18,7 @@ from bridge.keys import KEYS, is_key
 from bridge.mcp_servers import McpServer
 from bridge.outbound import Outbound
 from bridge.recording import Recording
+from bridge.records import AgentRecords
 from bridge.tool_hook import ToolHook
 
 
@@ -83,6 +84,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     overridable: list[str] = []
     sounds: AgentSounds = AgentSounds()
     recording: Recording = Recording()
+    records: AgentRecords = AgentRecords()
     outbound: Outbound = Outbound()
     tools: list[str] = []
     tool_hook: ToolHook = ToolHook()
@@ -139,3 +141,4 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")
     yield from hooks.problems(agent.hooks, f"{at}.hooks")
     yield from recording.problems(agent.recording, f"{at}.recording", {*manual, *agent.keys})
+    yield from records.agent_problems(agent.records, f"{at}.records")

@@ -564,6 +564,8 @@ class _Call:
                 record.interruptions += 1
             case "session_resumed", _:
                 record.model_reconnects += 1
+            case "turn", _:
+                record.answered(trio.current_time() - self._began, facts)
 
     def _declare_error(self, error: Exception) -> None:
         reason, detail, code = reason_for(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from bridge.usage import UsageTotals, usd_of
 
 # What people said is not for the log.
 _PERSONAL = frozenset({"transcript", "tool_uses"})
+# Each answered turn has a line of its own in the log.
+_TOLD_BEFORE = frozenset({"answered_turns"})
+MOST_TURNS = 2000
 
 
 @dataclass(slots=True)
@@ -47,6 +51,8 @@ class CallRecord:
     `usage` and `cost_usd` are the server's figures at the prices of `priced_as_of`; `cost_usd` is None when nothing could
     be priced, and the least it cost while `usage.unpriced` is not 0. `turns` are the spans of `latency.TurnSpans`.
     `recording` says who recorded, where the file is and how much it holds; empty where the agent has no recording.
+    `answered_turns` are the facts of each (`latency.TurnSpans.facts`) with `at_s`, when its answer was first heard; no more
+    than `MOST_TURNS`, while `turns` counts all.
     `transcript` and `tool_uses` are what was said and done, in order; they are no part of `facts`, which are logged.
     `left_out` counts what `transcript.Transcript` had no room for.
     """
@@ -90,6 +96,12 @@ class CallRecord:
     transcript: list[Said] = field(default_factory=list)
     tool_uses: list[ToolUse] = field(default_factory=list)
     left_out: int = 0
+    answered_turns: list[dict[str, object]] = field(default_factory=list)
+
+    def answered(self, at_s: float, spans: Mapping[str, object]) -> None:
+        """Enter an answered turn."""
+        if len(self.answered_turns) < MOST_TURNS:
+            self.answered_turns.append({"at_s": round(at_s, 3), **spans})
 
     def account(self, usage: UsageTotals, priced_as_of: str) -> None:
         """Enter what the call used, and what that costs."""
@@ -99,7 +111,7 @@ class CallRecord:
         """The record as plain JSON types, without what was said."""
         facts: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
-            if name in _PERSONAL:
+            if name in _PERSONAL or name in _TOLD_BEFORE:
                 continue
             value = getattr(self, name)
             match value:

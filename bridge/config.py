@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import hooks, mcp_servers, opensips, recording, routes, tool_hook
+from bridge import hooks, mcp_servers, opensips, recording, records, routes, tool_hook
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.environment import VARIABLES
 from bridge.errors import ConfigError
@@ -26,6 +26,7 @@ from bridge.hooks import Hooks
 from bridge.instructions_file import read_instructions
 from bridge.origins import COMMAND_LINE, Origin, Origins
 from bridge.prompt_lint import unkept_promises
+from bridge.records import Records
 from bridge.routes import Route
 from bridge.session import check_agent, session_of
 from bridge.session_advice import model_advice, session_advice
@@ -154,6 +155,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     realtime: Realtime = Realtime()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
+    records: Records = Records()
     agents: dict[str, Agent] = {}
     routes: list[Route] = []
 
@@ -398,7 +400,7 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".
 _TOML_LINE = re.compile(r"at line (\d+)")
 
-_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks"})
+_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks", "records"})
 
 
 def _convert(tree: dict[str, Any]) -> Config:
@@ -468,6 +470,8 @@ def _check(config: Config) -> None:
         "must not be below limits.caller_waits_s",
     )
     for place, remedy in hooks.problems(config.hooks, "hooks"):
+        require(False, place, remedy)
+    for place, remedy in records.problems(config.records):
         require(False, place, remedy)
     for name, agent in config.agents.items():
         at = dotted(("agents", name))
@@ -541,5 +545,6 @@ def warnings_of(config: Config) -> list[str]:
         at = dotted(("agents", name))
         found += check_agent(agent, at)
         found += unkept_promises(agent, at)
+        found += recording.advice(agent.recording, agent.records.keep_numbers, at)
         found += session_advice(session_of(agent, []), model, at)
     return found

@@ -17,6 +17,7 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_CONTROL_ADDRESS", "server.control_address"),
     ("BRIDGE_CONTROL_TOKEN", "server.control_token"),
     ("BRIDGE_DATA_DIR", "server.data_dir"),
+    ("BRIDGE_RECORDS_URL", "records.url"),
     ("BRIDGE_ARI_URL", "asterisk.url"),
     ("BRIDGE_ARI_USERNAME", "asterisk.username"),
     ("BRIDGE_ARI_PASSWORD", "asterisk.password"),

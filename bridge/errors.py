@@ -13,6 +13,9 @@
     |  |- RequestRefused          it refused one thing that was asked; the session goes on
     |  `- ModelProtocolError      it sent what the protocol does not allow
     |- ToolError              a tool could not do what the model asked: the message is told to the model
+    |- RecordsError           the database of records: the call's record waits on disk
+    |  |- RecordsAway             it does not answer, is locked, full or not ours to write; another try may succeed
+    |  `- RecordsRefused          it will not have this one record, however often it is asked
     |- RecordingError         the disk (or whoever else keeps the recording): the call goes on without it
     |- WebhookError           the operator's own HTTP service
     |  |- WebhookUnreachable      no connection, no answer in time, HTTP 408/425/429/5xx: another try may succeed
@@ -95,6 +98,18 @@ class ModelProtocolError(ModelError):
 class ToolError(BridgeError):
     """A tool could not do what it was asked for. The message is told to the model as it is, and logged without a traceback;
     any other exception of a tool is logged as a defect of the tool."""
+
+
+class RecordsError(BridgeError):
+    """The database of records did not do what it was asked. Holds nothing of a record."""
+
+
+class RecordsAway(RecordsError):
+    """It can not be had now: no connection, locked, disk full, no right to its tables."""
+
+
+class RecordsRefused(RecordsError):
+    """It refuses what it was given; another try is useless."""
 
 
 class RecordingError(BridgeError):

@@ -54,6 +54,20 @@ def problems(recording: Recording, at: str, other_keys: Collection[str] = ()) ->
         yield f"{at}.max_mb", "must be 1 to 4000 (a WAV file can not hold more), or 0 for no limit"
 
 
+def advice(recording: Recording, keep_numbers: str, at: str) -> list[str]:
+    """What is valid and yet worth a word, of the agent whose table is `at`."""
+    if (
+        recording.by == "off"
+        or keep_numbers == "whole"
+        or not {"caller", "called"} & set(_FIELD.findall(recording.file))
+    ):
+        return []
+    return [
+        f'{at}.recording.file: holds a number, which records.keep_numbers = "{keep_numbers}" keeps out of the record only: '
+        "leave out {caller} and {called}"
+    ]
+
+
 def below(recording: Recording, folder: PurePath) -> Recording:
     """The same with the complete path of the file; Asterisk's lies in a folder of Asterisk's own."""
     if recording.by == "asterisk":
@@ -78,6 +92,11 @@ def says(text: str, notice: str) -> bool:
 def file_name(template: str, facts: Mapping[str, str]) -> str:
     """The file of one call. What callers bring along (their names) can not leave the folder, nor make one."""
     return _FIELD.sub(lambda found: harmless(facts[found[1]]) if found[1] in FIELDS else found[0], template)
+
+
+def fixed_folder(template: str) -> str:
+    """The folder that all files of a template lie below, however deep: what stands before its first field."""
+    return template.partition("{")[0].rpartition("/")[0]
 
 
 def harmless(value: str) -> str:

@@ -273,7 +273,8 @@ caller to model:     {spread("uplink_ms")} frames
 interruptions:       {record["interruptions"]}; speech heard {record["audio_heard_ms"] / 1000:.1f} s; \
 audio dropped {record["audio_dropped_ms"]} ms
 recording:           {wav} ({len(heard) / caller.format.bytes_per_ms / 1000:.1f} s; left the caller, right the agent)
-log of the bridge:   {BUILD / "bridge.log"}""",
+log of the bridge:   {BUILD / "bridge.log"}
+its record:          realtime-bridge calls show {record["call_id"][:8]} --config {BUILD / "bridge.toml"}""",
         flush=True,
     )
     if record["reason"] != "agent_hung_up" or record["interruptions"] != 1 or not math.isfinite(caller.max_gap_ms()):

@@ -252,6 +252,7 @@ async def house(
         "asterisk.password": "bridge",
         "asterisk.format": media_format,
         "server.health_address": "",
+        "records.url": "",
         "limits.caller_silent_prompt_s": "0",  # scripts have no answer to that
         "server.control_address": "127.0.0.1:0",
         "server.control_token": CONTROL_TOKEN,

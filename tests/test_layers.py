@@ -35,6 +35,9 @@ SHELL_FAMILIES = {
         ("realtime_client", "websocket_writer"),
         ("websocket_writer", "nowait_io"),
         ("health_server", "http_server"),
+        ("record_store", "record_database"),
+        ("record_store", "record_tables"),
+        ("record_database", "record_tables"),
     )
 }
 PURE_FORBIDDEN = {"trio", "socket", "time", "random", "logging", "websockets", "asyncio", "threading", "datetime"}

@@ -17,6 +17,7 @@ from bridge.call_record import CallRecord, ToolUse
 from bridge.health import Report, WorkerHealth, metrics
 from bridge.lateness import Lateness
 from bridge.metrics import PREFIX, Distribution, Metrics
+from bridge.record_keeper import RecordCounts
 from bridge.usage import UsageTotals
 from bridge.worker_link import Receiver
 from simulators.model_script import Say, Script
@@ -47,6 +48,7 @@ async def filled() -> Metrics:
     record.usage = UsageTotals(audio_in_tokens=20, unpriced=1, priced_nano_usd=30_000_000)
     record.uplink_ms.add(0.004)
     await CallMetrics(told).ended(record)
+    RecordCounts().show(told)
     return told
 
 

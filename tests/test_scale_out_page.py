@@ -49,6 +49,7 @@ def test_the_pods_settings_are_settings() -> None:
         "BRIDGE_HEALTH_ADDRESS": "0.0.0.0:9192",
         "BRIDGE_LOG_FORMAT": "json",
         "BRIDGE_ARI_PASSWORD": "secret",
+        "BRIDGE_DATA_DIR": "/var/lib/realtime-bridge",
     }
     assert names == set(values)
     config = load_config("", values)

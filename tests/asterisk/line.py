@@ -322,6 +322,7 @@ async def line(
                     "asterisk.media_address": f"127.0.0.1:{media_port}",
                     "server.audiosocket_port": str(media_port),
                     "server.health_address": "",
+                    "records.url": "",
                     "limits.caller_silent_prompt_s": "0",
                     "server.control_address": "127.0.0.1:0",
                     "server.control_token": CONTROL_TOKEN,

@@ -56,4 +56,5 @@ async def _run(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(_run, load_config(Path(sys.argv[1]).read_text(), os.environ))
+    # No records: the pool of their database opens as many files as there were calls that ended at once.
+    trio.run(_run, load_config(Path(sys.argv[1]).read_text(), os.environ, {"records.url": ""}))

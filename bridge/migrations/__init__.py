@@ -1,0 +1,1 @@
+"""How a database of records comes to the tables of `record_tables`, step by step (alembic)."""
