@@ -68,6 +68,7 @@ from bridge.leg import (
     CallerDigit,
     CallerLeft,
     CallerLeg,
+    CallerTurnEnded,
     ControlDigit,
     ControlHold,
     ControlHungUp,
@@ -296,6 +297,9 @@ class _Call:
                 self._offer_audio(pcm)
             case CallerDigit(digit=digit) if not self._control.reports_digits:
                 self._pressed(digit)
+            case CallerTurnEnded():
+                self._conversation.appended_ms += self._audio.flush()
+                self._apply(self._conversation.caller_ends_turn(trio.current_time()))
             case CallerLeft(detail=detail):
                 self._media_left(detail)
 
@@ -314,7 +318,8 @@ class _Call:
             if self._audible and self._playout.idle:
                 self._audible = False
                 self._apply(self._conversation.playout_idle(now))
-            if self._model.listening and now - self._audio.heard_at >= UPLINK_GAP_S:
+            paused = now - self._audio.heard_at >= UPLINK_GAP_S
+            if paused and self._model.listening and self._conversation.counts_samples:
                 self._offer_audio(self._to_model.process(self._format.silence))
             return self._format.silence if self._ringing_tone is None else self._ringing_tone.next_frame()
         self._spoke_at = now

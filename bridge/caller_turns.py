@@ -113,9 +113,10 @@ class CallerTurns:
         self._accounts.clock.committed(now)
         if talk.protected:
             # Asked for now, the answer would be generated behind the greeting and be protected with it.
-            talk.answer_later = True
+            talk.answer_later = talk.answers_turns
         elif talk.own_answers:
-            talk.responses.want(Ask())
+            if talk.answers_turns:
+                talk.responses.want(Ask())
         else:
             talk.responses.expect(now)
 
@@ -222,6 +223,14 @@ class CallerTurns:
         if talk.may_interrupt:
             talk.interrupt()
             self._accounts.clock.interrupted(now)
+
+    def end_turn(self, now: float) -> None:
+        """The caller's turn is over, otherwise than by its key. Where the server detects turns it cuts one short."""
+        self.active(now)
+        if self._manual:
+            self._end_turn(now)
+        elif self._talk.session_stands:
+            self._talk.commands.send(realtime.commit_audio())
 
     def _end_turn(self, now: float) -> None:
         """The send key: the answer is asked for when the turn is committed, which is refused below 100 ms."""

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import hooks, mcp_servers, opensips, recording, records, routes, tool_hook
+from bridge import gateway_settings, hooks, mcp_servers, opensips, recording, records, routes, tool_hook
 from bridge.agent import NO_SOUND, Agent, AgentSounds, problems
 from bridge.environment import VARIABLES
 from bridge.errors import ConfigError
+from bridge.gateway_settings import Gateway
 from bridge.hooks import Hooks
 from bridge.instructions_file import read_instructions
 from bridge.origins import COMMAND_LINE, Origin, Origins
@@ -156,14 +157,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
     records: Records = Records()
+    gateway: Gateway = Gateway()
     agents: dict[str, Agent] = {}
     routes: list[Route] = []
 
     def for_worker(self, number: int) -> Config:
         """The settings of one worker process, `number` counting from 1: ports and a Stasis app of its own.
 
-        Worker 3 of port 9092, app `bridge-1`, health port 9192 and control port 9292 has 9094, `bridge-3`, 9194 and 9294.
-        Port 0 (any) stays.
+        Worker 3 of port 9092, app `bridge-1`, health port 9192 and control port 9292 has 9094, `bridge-3`, 9194 and 9294,
+        and so for the gateway. Port 0 (any) stays.
         """
         server, asterisk = self.server, self.asterisk
         port, media, health = server.audiosocket_port, asterisk.media_address, server.health_address
@@ -182,6 +184,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 app=f"{_APP_NUMBER.sub('', asterisk.app)}-{number}",
                 media_address=_port_up(media, number - 1),
             ),
+            gateway=msgspec.structs.replace(self.gateway, address=_port_up(self.gateway.address, number - 1)),
         )
 
 
@@ -194,8 +197,11 @@ def _port_up(address: str, by: int) -> str:
 
 
 SECRETS = frozenset(
-    {"server.control_token", "asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query"}
-)
+    {
+        "server.control_token", "asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query",
+        "gateway.token",
+    }
+)  # fmt: skip
 # What a Realtime URL says openly; every other value in a query may be a key.
 OPEN_PARAMETERS = frozenset({"model", "deployment", "api-version", "intent", "protocol"})
 
@@ -400,7 +406,7 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".
 _TOML_LINE = re.compile(r"at line (\d+)")
 
-_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks", "records"})
+_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks", "records", "gateway"})
 
 
 def _convert(tree: dict[str, Any]) -> Config:
@@ -453,6 +459,8 @@ def _check(config: Config) -> None:
         "must be 0 (any) to 60: a telephone's jitter buffer holds no more",
     )
     _check_workers(config, require)
+    for place, remedy in gateway_settings.problems(config.gateway, config.agents):
+        require(False, place, remedy)
     for name, value in msgspec.structs.asdict(config.limits).items():
         if name in _MAY_BE_ZERO:
             require(value >= 0, f"limits.{name}", "must not be negative; 0 is for never")
@@ -511,11 +519,11 @@ def _check_workers(config: Config, require: Callable[[bool, str, str], None]) ->
     media = int(config.asterisk.media_address.rpartition(":")[2])
     require(media + highest - 1 <= 65535, "asterisk.media_address", f"worker {highest} would be beyond 65535")
     taken = {"that of a worker": range(first, first + highest) if first else range(0)}
-    for key, whose, count in (
-        ("health_address", "that of the health pages", highest if server.worker else 1),
-        ("control_address", "that of a control door", highest),
+    for place, address, whose, count in (
+        ("server.health_address", server.health_address, "that of the health pages", highest if server.worker else 1),
+        ("server.control_address", server.control_address, "that of a control door", highest),
+        ("gateway.address", config.gateway.address if config.gateway.enabled else "", "that of a gateway", highest),
     ):
-        address, place = getattr(server, key), f"server.{key}"
         if not address:
             continue
         require(
@@ -528,11 +536,12 @@ def _check_workers(config: Config, require: Callable[[bool, str, str], None]) ->
             for both in [number for number in ports if number in theirs]:
                 require(False, place, f"port {both} is {other}: they take {theirs[0]} to {theirs[-1]}")
         taken[whose] = ports
-    require(
-        not server.control_token or bool(_TOKEN.fullmatch(server.control_token)),
-        "server.control_token",
-        "must be at least 16 letters, digits and signs without spaces, like the output of `openssl rand -hex 24`",
-    )
+    for place, token in (("server.control_token", server.control_token), ("gateway.token", config.gateway.token)):
+        require(
+            not token or bool(_TOKEN.fullmatch(token)),
+            place,
+            "must be at least 16 letters, digits and signs without spaces, like the output of `openssl rand -hex 24`",
+        )
 
 
 def warnings_of(config: Config) -> list[str]:

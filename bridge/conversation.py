@@ -141,6 +141,20 @@ class Conversation:
         """Whether the model gets silence in the place of the caller's audio."""
         return bool(self._talk.deaf_for) or self._talk.on_hold
 
+    @property
+    def counts_samples(self) -> bool:
+        """Whether the session detects turns by itself: a pause in the caller's audio has to reach it as silence."""
+        return self._talk.session.get("audio", {}).get("input", {}).get("turn_detection") is not None
+
+    @property
+    def answers_turns(self) -> bool:
+        """Whether the caller's manual turns are answered by themselves; False: when an application asks for it."""
+        return self._talk.answers_turns
+
+    @answers_turns.setter
+    def answers_turns(self, answers: bool) -> None:
+        self._talk.answers_turns = answers
+
     # The session -----------------------------------------------------------------------------------------------------
 
     def session_update(self) -> bytes:
@@ -412,6 +426,12 @@ class Conversation:
         self._caller_is_back()
         if end := self._keys.pressed(digit, now):
             self._close_now(end, now)
+        return self._take(now)
+
+    def caller_ends_turn(self, now: float) -> list[Command]:
+        """The caller says that the turn is over, otherwise than by a key."""
+        self._caller_is_back()
+        self._caller.end_turn(now)
         return self._take(now)
 
     def caller_held(self, held: bool, now: float) -> list[Command]:

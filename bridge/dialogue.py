@@ -241,6 +241,8 @@ class Dialogue(Protocol):
 
     appended_ms: int
     """How much of the caller's audio the present session has been given: its shell counts it up."""
+    answers_turns: bool
+    """Whether the caller's manual turns are answered by themselves; False: when an application asks for it."""
 
     @property
     def state(self) -> State: ...
@@ -250,6 +252,9 @@ class Dialogue(Protocol):
 
     @property
     def deaf(self) -> bool: ...
+
+    @property
+    def counts_samples(self) -> bool: ...
 
     @property
     def on_hold(self) -> bool: ...
@@ -282,6 +287,8 @@ class Dialogue(Protocol):
     def mute(self, who: Literal["caller", "agent"], muted: bool, now: float) -> list[Command]: ...
 
     def caller_digit(self, digit: str, now: float) -> list[Command]: ...
+
+    def caller_ends_turn(self, now: float) -> list[Command]: ...
 
     def tool_finished(self, call_id: str, output: str, now: float) -> list[Command]: ...
 

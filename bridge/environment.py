@@ -28,4 +28,7 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_REALTIME_MODEL", "realtime.model"),
     ("BRIDGE_REALTIME_API_KEY", "realtime.api_key"),
     ("BRIDGE_HOOKS_SECRET", "hooks.secret"),
+    ("BRIDGE_GATEWAY_ENABLED", "gateway.enabled"),
+    ("BRIDGE_GATEWAY_ADDRESS", "gateway.address"),
+    ("BRIDGE_GATEWAY_TOKEN", "gateway.token"),
 )

@@ -16,6 +16,7 @@
     |- RecordsError           the database of records: the call's record waits on disk
     |  |- RecordsAway             it does not answer, is locked, full or not ours to write; another try may succeed
     |  `- RecordsRefused          it will not have this one record, however often it is asked
+    |- GatewayError           a client of `/realtime`: it sent what can not be done; the session goes on
     |- RecordingError         the disk (or whoever else keeps the recording): the call goes on without it
     |- WebhookError           the operator's own HTTP service
     |  |- WebhookUnreachable      no connection, no answer in time, HTTP 408/425/429/5xx: another try may succeed
@@ -110,6 +111,14 @@ class RecordsAway(RecordsError):
 
 class RecordsRefused(RecordsError):
     """It refuses what it was given; another try is useless."""
+
+
+class GatewayError(BridgeError):
+    """A client of `/realtime` wants what can not be done. `code` is one of `gateway_messages.CODES`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RecordingError(BridgeError):

@@ -40,7 +40,12 @@ class CallerLeft:
     detail: str
 
 
-LegEvent = CallerAudio | CallerDigit | CallerLeft
+@dataclass(frozen=True, slots=True)
+class CallerTurnEnded:
+    """The caller says that the turn is over: what was said is to be taken as it is. Telephones have no such thing."""
+
+
+LegEvent = CallerAudio | CallerDigit | CallerLeft | CallerTurnEnded
 
 
 class CallerLeg(Protocol):

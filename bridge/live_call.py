@@ -118,6 +118,16 @@ class LiveCall:
         return self._agent
 
     @property
+    def answers_turns(self) -> bool:
+        """With manual turns: whether each of the caller's is answered by itself (it is); set it to False to ask for each
+        answer (`send` of `response.create`)."""
+        return self._conversation.answers_turns
+
+    @answers_turns.setter
+    def answers_turns(self, answers: bool) -> None:
+        self._conversation.answers_turns = answers
+
+    @property
     def lasts_s(self) -> float:
         """How long the call has lasted."""
         return self._clock() - self._began_at

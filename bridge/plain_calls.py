@@ -11,6 +11,7 @@ from bridge import routing, telemetry
 from bridge.agent import Agent
 from bridge.audiosocket_leg import AudioSocketLeg
 from bridge.call import Services, run_call
+from bridge.call_record import CallRecord
 from bridge.config import Config
 from bridge.ending import EndReason, reason_for
 from bridge.errors import MediaError, MediaLost
@@ -22,7 +23,7 @@ from bridge.switchboard import NoCallControl, Switchboard
 # How long a process that has drained waits for the questions of the last dialplans.
 LAST_QUESTIONS_S = 2.0
 
-TurnAway = Callable[[UUID, str, CallControl, EndReason, str], Awaitable[object]]
+TurnAway = Callable[[UUID, str, CallControl, EndReason, str], Awaitable[CallRecord]]
 """Ends a call that never got as far as `run_call`: its id, agent, control, and why."""
 
 

@@ -48,6 +48,7 @@ from bridge.control_desk import ControlDesk
 from bridge.control_stream import ControlStream
 from bridge.ending import FAREWELLS, EndReason, reason_for
 from bridge.errors import ConfigError, ControlError, MediaError
+from bridge.gateway import Gateway
 from bridge.health import CallCounts, Report, WorkerHealth
 from bridge.health_server import serve_health
 from bridge.http_server import serve_http
@@ -87,6 +88,7 @@ class Seams:
     connect_ari: Callable[[], trio.abc.Stream] | None = None
     listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     control_listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
+    gateway_listeners: list[trio.abc.Listener[trio.abc.Stream]] | None = None
     run_blocking: InThread = in_thread
     http: httpx.AsyncBaseTransport | None = None
     watchers: Sequence[CallWatcher] = ()
@@ -101,6 +103,7 @@ class Ready:
     drain: Callable[[], None]
     placing: Placing
     control_port: int = 0
+    gateway_port: int = 0
 
 
 class Bridge:
@@ -141,6 +144,7 @@ class Bridge:
         self._seams = seams
         self._draining = trio.Event()
         self._plain = PlainCalls(config, self.switchboard, self.counts, self._services, self._turn_away)
+        self._gateway = Gateway(config, self.switchboard, self.counts, self._services, self._turn_away)
         self.desk = ControlDesk(
             config.server.control_token, self._services.calls, self._plain.ending, self._plain.steps
         )
@@ -210,8 +214,9 @@ class Bridge:
                         listeners = self._seams.listeners or await self._open_listeners()
                         listening.start_soon(self._listen, listeners)
                         port = _port_of(listeners)
+                        gateway_port = await self._open_gateway(listening)
                         self._listening = True
-                        task_status.started(Ready(port, self.drain, self.placing, self._control_port))
+                        task_status.started(Ready(port, self.drain, self.placing, self._control_port, gateway_port))
                         _log.info("listening for AudioSocket", extra={"facts": {"port": port}})
                         await self._draining.wait()
                         self._listening = False
@@ -254,6 +259,18 @@ class Bridge:
                 f"cannot listen on {server.audiosocket_host}:{server.audiosocket_port}: {error.strerror or error}; "
                 "is another bridge running, or server.audiosocket_host not an address of this machine?"
             ) from error
+
+    async def _open_gateway(self, listening: trio.Nursery) -> int:
+        """Serve websocket clients in `listening`, if there are to be any; returns the port."""
+        if not self._config.gateway.enabled:
+            return 0
+        listeners = self._seams.gateway_listeners or list(await self._gateway.open_listeners())
+        listening.start_soon(
+            partial(trio.serve_listeners, self._gateway.handle, listeners, handler_nursery=self._calls)
+        )
+        port = _port_of(listeners)
+        _log.info("listening for websocket clients", extra={"facts": {"port": port}})
+        return port
 
     async def _listen(self, listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> None:
         await trio.serve_listeners(self._handle_connection, listeners, handler_nursery=self._calls)

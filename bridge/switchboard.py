@@ -39,6 +39,7 @@ class NoCallControl:
     reports_digits = has_channel = places = False
     caller = ""
     called = ""
+    came = "by AudioSocket() or Dial(), not by Stasis()"
 
     def __init__(self, remember: Callable[[str], None] | None = None) -> None:
         self._remember = remember
@@ -79,17 +80,17 @@ class NoCallControl:
     async def is_there(self) -> bool:
         """Nobody can tell but the media connection."""
         await trio.lowlevel.checkpoint()
-        raise ControlUnavailable("this call came by AudioSocket() or Dial(), not by Stasis()")
+        raise ControlUnavailable(f"this call came {self.came}")
 
     async def send_digits(self, digits: str) -> None:
         """Raises `ControlUnavailable`: on an AudioSocket a digit ends the call (5.4)."""
         await trio.lowlevel.checkpoint()
-        raise ControlUnavailable("no keys can be pressed: this call came by AudioSocket() or Dial(), not by Stasis()")
+        raise ControlUnavailable(f"no keys can be pressed: this call came {self.came}")
 
     async def start_music(self, music: str) -> None:
         """Raises `ControlUnavailable`."""
         await trio.lowlevel.checkpoint()
-        raise ControlUnavailable("no music: this call came by AudioSocket() or Dial(), not by Stasis()")
+        raise ControlUnavailable(f"no music: this call came {self.came}")
 
     async def stop_music(self) -> None:
         """There is none."""
@@ -98,7 +99,7 @@ class NoCallControl:
     async def record(self, step: RecordingStep, name: str) -> None:
         """Raises `ControlUnavailable`: MixMonitor() in the dialplan records such a call."""
         await trio.lowlevel.checkpoint()
-        raise ControlUnavailable("no recording by ARI: this call came by AudioSocket() or Dial(), not by Stasis()")
+        raise ControlUnavailable(f"no recording by ARI: this call came {self.came}")
 
     async def next_event(self) -> ControlEvent:
         """Waits for ever: nothing is reported but by the media connection."""

@@ -145,6 +145,6 @@ class Takeover:
         talk.commands.notice("session_resumed", sessions=self._sessions, gap_ms=gap_ms)
         if not talk.leaving:
             caller.say_again(now if lost_at is None else lost_at)
-        if self._resume_with is not None or (again and not talk.barge_in.speaking):
+        if self._resume_with is not None or (again and talk.answers_turns and not talk.barge_in.speaking):
             talk.responses.want(self._resume_with or Ask(), now + RESENT_WAIT_S if again else 0.0)
         self._resume_with = None

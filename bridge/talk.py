@@ -50,6 +50,8 @@ class Talk:
         self.protected = bool(first) and (agent.greeting_barge_in == "off" or first != agent.greeting)
         self.answer_later = False  # what the caller said meanwhile
         self.own_answers = self.server_interrupts = False
+        self.answers_turns = True
+        """Where it is us who answer the caller's turns: by themselves; False: only when an application asks for it."""
         self.silence = Silence(limits.caller_silent_prompt_s, limits.idle_prompts, limits.caller_silent_s)
         self.server_prompts = False
         self.follow(self.session)

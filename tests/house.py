@@ -114,6 +114,7 @@ class House:
         self.rate_hz = rate_hz
         self.media = MemoryListener()
         self.door = MemoryListener()
+        self.gateway = MemoryListener()
         self.ready: Ready
         self.model_up = True
         self.dials = 0
@@ -281,6 +282,7 @@ async def house(
                             connect_ari=ari.connect,
                             listeners=[it.media],
                             control_listeners=[it.door],
+                            gateway_listeners=[it.gateway],
                             run_blocking=it.disk.run,
                             http=http,
                             watchers=[it.events],
@@ -297,6 +299,7 @@ async def house(
 
                 async def start() -> None:
                     it.stopped, it.media, it.door = trio.Event(), MemoryListener(), MemoryListener()
+                    it.gateway = MemoryListener()
                     it.ready = await nursery.start(run_bridge)
                     await trio.sleep(0.1)  # the Stasis application registers meanwhile
 

@@ -32,6 +32,7 @@ SHELL_FAMILIES = {
     for pair in (
         ("ari_http", "nowait_io"),
         ("audiosocket_leg", "nowait_io"),
+        ("websocket_leg", "nowait_io"),
         ("realtime_client", "websocket_writer"),
         ("websocket_writer", "nowait_io"),
         ("health_server", "http_server"),

@@ -1,0 +1,371 @@
+"""The gateway endpoint: websocket clients of `/realtime` as calls, admitted, drained, limited and recorded like any call.
+
+    handle(stream)
+    |- the handshake             within `limits.identify_s`; refusals are HTTP answers
+    |- the first config          a client that says nothing for `CONFIG_WAIT_S` gets the default session, and may change it
+    |- run_call                  the leg is a `WebSocketLeg`, the control has no channel; `GatewaySession` listens
+    `- the last words            why it ended, then a close frame
+
+The protocol's documentation shows `ready` before the config, its code and its clients the other way round: both work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import msgspec
+import trio
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from bridge import gateway_messages as messages
+from bridge import routing, telemetry
+from bridge.agent import Agent
+from bridge.call import Services, run_call
+from bridge.call_record import CallRecord
+from bridge.config import Config, Limits, Realtime
+from bridge.ending import FAREWELLS, EndReason, Farewell
+from bridge.errors import ConfigError, GatewayError, MediaError
+from bridge.gateway_config import base_of, model_of, profile_of, wish_of
+from bridge.gateway_door import PATH, SUBPROTOCOL, Refusal, Visit, visit_of
+from bridge.gateway_session import GatewaySession, last_error, tools_of
+from bridge.health import CallCounts
+from bridge.leg import CallerLeg, LegEvent
+from bridge.live_call import LiveCall
+from bridge.plain_calls import TurnAway
+from bridge.switchboard import NoCallControl, Switchboard
+from bridge.tools import Tool
+from bridge.websocket_leg import SEND_BUFFER_BYTES, WebSocketLeg, server_protocol
+
+_log = logging.getLogger("bridge.gateway")
+
+# The printed clients send their config at once; one that waits for `ready` first waits so long.
+CONFIG_WAIT_S = 1.0
+_READ_BYTES = 16384
+_OPENAI = (".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What the first config leads to. `named`: the client chose its agent."""
+
+    name: str
+    named: bool
+    agent: Agent
+    model: str
+    own: Sequence[Tool]
+    form: messages.Form
+    warnings: Sequence[tuple[str, str]]
+
+
+class GatewayControl(NoCallControl):
+    """The control of a client: there is no channel. `answered` is called when the model's session stands."""
+
+    came = "by websocket"
+    called = PATH
+
+    def __init__(self, caller: str, answered: Callable[[], None]) -> None:
+        super().__init__()
+        self.caller = caller
+        self._answered = answered
+
+    async def answer(self) -> None:
+        """Tell the client that it may speak."""
+        await trio.lowlevel.checkpoint()
+        self._answered()
+
+
+class _KeptOpen:
+    """A leg that the end of its call leaves open: the client is told why it ended, which the record says."""
+
+    def __init__(self, leg: WebSocketLeg) -> None:
+        self._leg = leg
+        self.call_id, self.format, self.descriptor = leg.call_id, leg.format, leg.descriptor
+        self.send_audio_nowait, self.clear_audio_nowait = leg.send_audio_nowait, leg.clear_audio_nowait
+
+    @property
+    def audio_received(self) -> tuple[int, int]:
+        return self._leg.audio_received
+
+    def receive_nowait(self) -> list[LegEvent]:
+        return self._leg.receive_nowait()
+
+    async def close(self, farewell: Farewell) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class Gateway:
+    """The clients of one process."""
+
+    def __init__(
+        self, config: Config, switchboard: Switchboard, counts: CallCounts, services: Services, turn_away: TurnAway
+    ) -> None:
+        self._config = config
+        self._settings = config.gateway
+        self._switchboard = switchboard
+        self._counts = counts
+        self._services = services
+        self._turn_away = turn_away
+        self._clients = 0
+        host = f".{urlsplit(config.realtime.url).hostname or ''}"
+        self._at_openai = host.endswith(_OPENAI)
+
+    async def open_listeners(self) -> list[trio.SocketListener]:
+        """Raises `ConfigError` when the port is taken."""
+        host, _, port = self._settings.address.rpartition(":")
+        try:
+            return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
+        except OSError as error:
+            raise ConfigError(
+                f"gateway.address: cannot listen on {self._settings.address}: {error.strerror or error}; "
+                "is another gateway running there?"
+            ) from error
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """One client, from its first byte to its end. Whatever goes wrong stays in this client's call."""
+        if isinstance(stream, trio.SocketStream):
+            stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        try:
+            with self._client() as number, trio.fail_after(self._config.limits.identify_s):
+                visitor = await self._shake_hands(stream, number)
+            if visitor is not None:
+                with self._client():
+                    await self._admitted(stream, *visitor)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            _log.info("a websocket client left during its handshake, or took too long for it")
+        except Exception:
+            _log.exception("a defect of the bridge ended this client's call")
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    @contextmanager
+    def _client(self) -> Any:
+        self._clients += 1
+        try:
+            yield self._clients
+        finally:
+            self._clients -= 1
+
+    # The handshake ---------------------------------------------------------------------------------------------------
+
+    async def _shake_hands(self, stream: trio.abc.Stream, number: int) -> tuple[ServerProtocol, Visit] | None:
+        """Let a client in, or answer why not (None)."""
+        protocol = server_protocol()
+        protocol.available_subprotocols = None
+        events: list[Any] = []
+        while not events:
+            data = await stream.receive_some(_READ_BYTES)
+            if not data:
+                return None
+            protocol.receive_data(bytes(data))
+            events = protocol.events_received()
+            if protocol.handshake_exc is not None:
+                await _write(stream, protocol)
+                return None
+        request = events[0]
+        assert isinstance(request, Request)
+        verdict = self._judge(request, number)
+        if isinstance(verdict, Refusal):
+            response = protocol.reject(verdict.status, verdict.text)
+            if verdict.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+            if verdict.status == 503:
+                response.headers["Retry-After"] = "5"
+        else:
+            response = protocol.accept(request)
+            if response.status_code == 101 and SUBPROTOCOL in _offered(request.headers):
+                response.headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+        protocol.send_response(response)
+        await _write(stream, protocol)
+        if isinstance(verdict, Refusal) or response.status_code != 101:
+            why = response.body.decode().strip() if response.body else ""
+            _log.warning("websocket client refused", extra={"facts": {"status": response.status_code, "detail": why}})
+            return None
+        protocol.events += events[1:]
+        return protocol, verdict
+
+    def _judge(self, request: Request, number: int) -> Visit | Refusal:
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        verdict = visit_of(request.path, headers, _offered(request.headers), self._settings)
+        if isinstance(verdict, Refusal):
+            return verdict
+        refusal: tuple[EndReason, str] | None = self._switchboard.admit(trio.current_time())
+        if refusal is None and number > self._settings.max_clients:
+            refusal = EndReason.REFUSED_BUSY, "gateway.max_clients are connected"
+        if refusal is not None:
+            self._counts.refuse(refusal[0])
+            return Refusal(503, f"not now: {refusal[1]}\n")
+        return verdict
+
+    # One client ------------------------------------------------------------------------------------------------------
+
+    async def _admitted(self, stream: trio.abc.Stream, protocol: ServerProtocol, visit: Visit) -> None:
+        leg = WebSocketLeg(stream, protocol, uuid4())
+        telemetry.call_id_of_context.set(str(leg.call_id))
+        reason = EndReason.SERVER_DRAINING  # where nobody says otherwise: cancelled
+        with self._switchboard.slot():
+            try:
+                record = await self._hold(leg, visit, _peer_of(stream))
+                reason = EndReason(record.reason)
+                self._counts.end(reason, record.agent)
+            except Exception:
+                reason = EndReason.INTERNAL_ERROR
+                raise
+            finally:
+                leg.send_text(messages.closing(reason.value))
+                with trio.move_on_after(self._config.limits.farewell_s, shield=True):
+                    await leg.close(FAREWELLS[reason])
+
+    async def _hold(self, leg: WebSocketLeg, visit: Visit, peer: str) -> CallRecord:
+        """From the first config to the last words."""
+        prepared = await self._first_config(leg, visit)
+        if isinstance(prepared, tuple):
+            name = self._settings.agent
+            self._counts.admit(name)
+            return await self._turn_away(leg.call_id, name, GatewayControl(peer, lambda: None), *prepared)
+        self._counts.admit(prepared.name)
+        telemetry.notice(
+            "call_arrives", {"channel": "websocket", "caller": peer, "called": PATH, "agent": prepared.name}
+        )
+        registry = self._services.tools_for(prepared.name, prepared.agent).overlaid(prepared.own)
+        session = GatewaySession(
+            leg.send_text,
+            form=prepared.form,
+            agent=prepared.agent,
+            tools=registry,
+            own=prepared.own,
+            model=prepared.model,
+            models=self._settings.models,
+            any_voice=not self._at_openai,
+            warnings=prepared.warnings,
+        )
+        leg.on_text = session.heard
+
+        def answered() -> None:
+            session.ready(leg.early_audio_bytes + leg.audio_received[1])
+
+        services = dataclasses.replace(
+            self._services,
+            realtime=msgspec.structs.replace(self._services.realtime, model=prepared.model),
+            limits=_limits(self._services.limits, named=prepared.named),
+            answer="when_ready",
+            lag_ms=0,
+            tools_for=lambda name, agent: registry,
+            sounds=self._services.sounds if prepared.named else {},
+            on_call=partial(self._attend, leg),
+            watchers=[*self._services.watchers, session],
+        )
+        control = GatewayControl(peer, answered)
+        kept: CallerLeg = _KeptOpen(leg)
+        record = await run_call(kept, control, prepared.name, prepared.agent, services)
+        if (message := last_error(record)) is not None:
+            leg.send_text(message)
+        return record
+
+    async def _first_config(self, leg: WebSocketLeg, visit: Visit) -> _Prepared | tuple[EndReason, str]:
+        """The session that the client wants, or why there is none: it left, or said nothing that could be used."""
+        wait_s = CONFIG_WAIT_S
+        while True:
+            try:
+                with trio.move_on_after(wait_s) as limit:
+                    message = await leg.next_text()
+            except MediaError as error:
+                return EndReason.CALLER_HUNG_UP, str(error)
+            try:
+                if limit.cancelled_caught:
+                    if wait_s != CONFIG_WAIT_S:
+                        return self._gone_idle(leg)
+                    return self._prepared({}, visit)
+                if message is None:
+                    return EndReason.CALLER_HUNG_UP, "the client left before its session began"
+                match messages.decode(message):
+                    case messages.Configure(raw=raw):
+                        return self._prepared(raw, visit)
+                    case _:
+                        _no_session()
+            except GatewayError as error:
+                leg.send_text(messages.error(error.code, str(error)))
+                if error.code != "no_session":
+                    wait_s = self._settings.idle_timeout_s  # for a config that can be used
+
+    def _prepared(self, raw: Mapping[str, Any], visit: Visit) -> _Prepared:
+        """Raises `GatewayError`."""
+        wish = wish_of(raw, any_voice=not self._at_openai)
+        asked = wish.agent or visit.agent
+        name = asked or self._settings.agent
+        if name not in self._config.agents:
+            known = ", ".join(sorted(self._config.agents))
+            raise GatewayError("validation_error", f"agent: {name!r} is unknown; there are {known}")
+        if refusal := routing.refusal(name, self._config.agents[name]):
+            raise GatewayError("validation_error", f"agent: {name!r} takes no calls: {refusal[1]}")
+        if self._at_openai and _has_no_key(self._config.realtime):
+            raise GatewayError("missing_api_key", messages.CODES["missing_api_key"])
+        model, warning = model_of(wish.model or visit.model, self._config.realtime.model, self._settings.models)
+        return _Prepared(
+            name=name,
+            named=bool(asked),
+            agent=profile_of(base_of(self._config.agents[name], named=bool(asked)), wish),
+            model=model,
+            own=tools_of(wish),
+            form=visit.form or wish.form,
+            warnings=[*wish.warnings, *([warning] if warning else [])],
+        )
+
+    async def _attend(self, leg: WebSocketLeg, live: LiveCall) -> None:
+        """Beside the call: the application's own function, and how long the client has said nothing."""
+        async with trio.open_nursery() as nursery:
+            if self._services.on_call is not None:
+                nursery.start_soon(live.attend, self._services.on_call)
+            idle_s = self._settings.idle_timeout_s
+            while (left_s := leg.last_heard_s + idle_s - trio.current_time()) > 0:  # noqa: ASYNC110 - it moves on
+                await trio.sleep(left_s)
+            live.end_for(*self._gone_idle(leg))
+
+    def _gone_idle(self, leg: WebSocketLeg) -> tuple[EndReason, str]:
+        text = f"the client sent nothing for {self._settings.idle_timeout_s:g} s"
+        leg.send_text(messages.error("idle_timeout", text))
+        return EndReason.CALLER_SILENT, text
+
+
+def _no_session() -> NoReturn:
+    raise GatewayError("no_session", messages.CODES["no_session"])
+
+
+def _limits(limits: Limits, *, named: bool) -> Limits:
+    """A client that sends no audio writes texts, or its user does not hold the button: that is no broken media. One that
+    did not choose an agent is not asked whether it is still there, either."""
+    limits = msgspec.structs.replace(limits, media_silent_s=math.inf, first_frame_s=0.0)
+    if named:
+        return limits
+    return msgspec.structs.replace(limits, caller_silent_prompt_s=0.0, caller_silent_s=math.inf)
+
+
+def _has_no_key(realtime: Realtime) -> bool:
+    own = {name.lower() for name in realtime.headers} & {"authorization", "api-key"}
+    return not (realtime.api_key or own or realtime.auth == "none" or "@" in realtime.url)
+
+
+def _offered(headers: Headers) -> list[str]:
+    return [it.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for it in line.split(",")]
+
+
+def _peer_of(stream: trio.abc.Stream) -> str:
+    if isinstance(stream, trio.SocketStream):
+        return str(stream.socket.getpeername()[0])
+    return ""
+
+
+async def _write(stream: trio.abc.Stream, protocol: ServerProtocol) -> None:
+    for data in protocol.data_to_send():
+        if data:
+            await stream.send_all(data)
