@@ -148,6 +148,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     caller_waits_repeat_s: float = 8.0
 
 
+class Tracing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calls as OpenTelemetry traces. What is empty here is taken from the standard `OTEL_*` environment."""
+
+    enabled: bool = False
+    endpoint: str = ""
+    headers: dict[str, str] = {}
+    service_name: str = ""
+    sample_ratio: float = 1.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `agents` always holds `default`."""
 
@@ -158,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hooks: Hooks = Hooks()
     records: Records = Records()
     gateway: Gateway = Gateway()
+    tracing: Tracing = Tracing()
     agents: dict[str, Agent] = {}
     routes: list[Route] = []
 
@@ -199,7 +210,7 @@ def _port_up(address: str, by: int) -> str:
 SECRETS = frozenset(
     {
         "server.control_token", "asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query",
-        "gateway.token",
+        "gateway.token", "tracing.headers",
     }
 )  # fmt: skip
 # What a Realtime URL says openly; every other value in a query may be a key.
@@ -379,7 +390,10 @@ def _with_secrets(config: Config, environ: Mapping[str, str]) -> Config:
             tool_hook=tool_hook.with_secrets(agent.tool_hook, read, f"{at}.tool_hook"),
             hooks=hooks.agents_with_secrets(agent.hooks, read, f"{at}.hooks"),
         )
-    return msgspec.structs.replace(config, agents=agents, hooks=hooks.with_secrets(config.hooks, read, "hooks"))
+    headers = {name: read(value, f"tracing.headers.{name}") for name, value in config.tracing.headers.items()}
+    tracing = msgspec.structs.replace(config.tracing, headers=headers)
+    told = hooks.with_secrets(config.hooks, read, "hooks")
+    return msgspec.structs.replace(config, agents=agents, hooks=told, tracing=tracing)
 
 
 def _with_paths_from(folder: PurePath, config: Config) -> Config:
@@ -406,7 +420,7 @@ def _with_paths_from(folder: PurePath, config: Config) -> Config:
 # tomllib says the line in its message only (before Python 3.14), or "at end of document".
 _TOML_LINE = re.compile(r"at line (\d+)")
 
-_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks", "records", "gateway"})
+_SCALAR_SECTIONS = frozenset({"server", "asterisk", "realtime", "limits", "hooks", "records", "gateway", "tracing"})
 
 
 def _convert(tree: dict[str, Any]) -> Config:
@@ -466,6 +480,13 @@ def _check(config: Config) -> None:
             require(value >= 0, f"limits.{name}", "must not be negative; 0 is for never")
         else:
             require(value > 0, f"limits.{name}", "must be above zero")
+    endpoint = config.tracing.endpoint
+    require(
+        not endpoint or (endpoint.startswith(("http://", "https://")) and not set("@?") & set(endpoint)),
+        "tracing.endpoint",
+        "must be a URL like http://127.0.0.1:4318/v1/traces, without user, password or query: those go into headers",
+    )
+    require(0 < config.tracing.sample_ratio <= 1, "tracing.sample_ratio", "must be above 0, and at most 1")
     require(config.realtime.session_max_s >= 0, "realtime.session_max_s", "must not be negative")
     require(
         config.limits.caller_waits_s >= 1,

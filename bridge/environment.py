@@ -31,4 +31,6 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_GATEWAY_ENABLED", "gateway.enabled"),
     ("BRIDGE_GATEWAY_ADDRESS", "gateway.address"),
     ("BRIDGE_GATEWAY_TOKEN", "gateway.token"),
+    ("BRIDGE_TRACING", "tracing.enabled"),
+    ("BRIDGE_TRACING_ENDPOINT", "tracing.endpoint"),
 )

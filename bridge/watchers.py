@@ -5,6 +5,7 @@ from __future__ import annotations
 from bridge.call_recording import InThread
 from bridge.call_watcher import CallWatcher
 from bridge.config import Config
+from bridge.errors import ConfigError
 from bridge.hook_watcher import HookWatcher
 from bridge.metrics import Metrics
 from bridge.webhook_client import WebhookClient
@@ -23,6 +24,17 @@ def watchers_of(
         from bridge.record_keeper import RecordKeeper  # noqa: PLC0415
 
         found.append(RecordKeeper(config, metrics, run_blocking))
+    if config.tracing.enabled:
+        try:
+            from bridge.tracing import CallTracing  # noqa: PLC0415 - half a second and 20 MB that only it needs
+        except ImportError as error:
+            raise ConfigError(
+                f"tracing.enabled: {error}; pip install 'asterisk-realtime-bridge[otel]'", place="tracing.enabled"
+            ) from error
+        try:
+            found.append(CallTracing(config.tracing, worker=config.server.worker, run_blocking=run_blocking))
+        except ValueError as error:
+            raise ConfigError(f"tracing: one of the OTEL_* variables can not be read: {error}") from error
     return found
 
 

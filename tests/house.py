@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ import trio
 from event_rules import EventRules
 from sdk_types import check_client, check_server
 
+from bridge.call_watcher import CallWatcher
 from bridge.config import load_config
 from bridge.placed_call import PlacedCall
 from bridge.server import OnCall, Ready, Seams, serve
@@ -243,6 +244,7 @@ async def house(
     supervisor: trio.abc.Stream | None = None,
     http: httpx.AsyncBaseTransport | None = None,
     folder: Path | None = None,
+    watchers: Sequence[CallWatcher] = (),
     limit_s: float = 600.0,
 ) -> AsyncIterator[House]:
     """The bridge, served; `settings` is TOML whose paths begin at `folder`, `overrides` are `section.key` values. `http` is
@@ -285,7 +287,7 @@ async def house(
                             gateway_listeners=[it.gateway],
                             run_blocking=it.disk.run,
                             http=http,
-                            watchers=[it.events],
+                            watchers=[it.events, *watchers],
                         )
                         await serve(
                             config,
