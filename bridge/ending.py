@@ -46,6 +46,8 @@ class EndReason(enum.StrEnum):
     CONTROL_LOST = "control_lost"
     REFUSED_BUSY = "refused_busy"
     AGENT_DISABLED = "agent_disabled"
+    HOOK_REJECTED = "hook_rejected"
+    HOOK_FAILED = "hook_failed"
     BUSY = "busy"
     NO_ANSWER = "no_answer"
     REJECTED = "rejected"
@@ -112,6 +114,9 @@ FAREWELLS: Mapping[EndReason, Farewell] = {
     EndReason.REFUSED_BUSY: Farewell(_CONTINUE, 1013, False, _C.CONNECTION_FAILURE),
     # Meant, as a drain is, and no other worker will do better: not REFUSED_BUSY, after which the dialplan asks the next.
     EndReason.AGENT_DISABLED: Farewell(_CONTINUE, 1013, False, _C.NORMAL),
+    # What the operator's service said about this call, or that it said nothing and has to (hooks.call_required).
+    EndReason.HOOK_REJECTED: Farewell(_CONTINUE, 1013, False, _C.NORMAL),
+    EndReason.HOOK_FAILED: Farewell(_CONTINUE, 1011, True, _C.CONNECTION_FAILURE),
     # Of calls that we place. Nobody is there, and no dialplan waits for an outgoing channel.
     EndReason.BUSY: Farewell(_HANG_UP, 1000, False, _C.NORMAL),
     EndReason.NO_ANSWER: Farewell(_HANG_UP, 1000, False, _C.NORMAL),

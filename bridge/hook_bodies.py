@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from bridge import opensips
+from bridge.agent import Agent
 from bridge.call_events import check_words as check_names
 from bridge.call_record import CallRecord
 from bridge.config import Config
@@ -44,6 +46,15 @@ def check(config: Config) -> None:
             check_words(words)
         except ValueError as error:
             raise ConfigError(f"{at}.events: {error}", place=f"{at}.events") from error
+
+
+def check_call(agent: Agent) -> None:
+    """The `events` that one call has otherwise than the settings. Raises `ConfigError`."""
+    if agent.hooks.events is not msgspec.UNSET:
+        try:
+            check_words(agent.hooks.events)
+        except ValueError as error:
+            raise ConfigError(f"profile.hooks.events: {error}") from error
 
 
 # The call hook ---------------------------------------------------------------------------------------------------------
@@ -79,6 +90,8 @@ def answer_of(answer: Any) -> CallAnswer:
     wrong."""
     if answer is None:
         return CallAnswer()
+    if isinstance(answer, Mapping) and {"flavor", opensips.SECTION} & set(answer):
+        return _of_opensips(answer)
     try:
         found = converted(answer, CallAnswer)
     except ConfigError as error:
@@ -87,6 +100,19 @@ def answer_of(answer: Any) -> CallAnswer:
     if isinstance(own, Mapping) and (kept := sorted({"secret", "headers"} & set(own))):
         raise ConfigError(f"profile.hooks.{kept[0]}: can not be set for one call: bridge.toml holds the secrets")
     return found
+
+
+def _of_opensips(answer: Mapping[str, Any]) -> CallAnswer:
+    """{"flavor": "openai", "openai": {...}}, as the API of the OpenSIPS AI Voice Connector answers. What its parameters set
+    beside an agent (key, url, model) is of the whole process here, and is not taken."""
+    flavor = answer.get("flavor", opensips.SECTION)
+    given = answer.get(flavor, {})
+    if flavor != opensips.SECTION or not isinstance(given, Mapping):
+        raise ConfigError(f'flavor: only "{opensips.SECTION}" is known here, with a table of that name')
+    tree: dict[str, Any] = {}
+    for it in opensips.of_section(given)[0]:
+        opensips.assign(tree, it.place, it.value)
+    return CallAnswer(profile=tree.get("agents", {}).get("default", {}))
 
 
 # Events ----------------------------------------------------------------------------------------------------------------
