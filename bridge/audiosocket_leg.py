@@ -133,6 +133,19 @@ class AudioSocketLeg:
                         return self._format
             self.send_audio_nowait(SLIN.silence)
 
+    async def wait_in_silence(self) -> None:
+        """Keep the line while it is still decided who answers: the far end hears silence, what it sends is dropped. Returns
+        when it leaves, which is told again by the next `receive_nowait`; else cancel it. Raises as that does."""
+        metronome = Metronome()
+        metronome.start(trio.current_time())
+        while True:
+            await trio.sleep_until(metronome.next_deadline(trio.current_time()))
+            for event in self.receive_nowait():
+                if isinstance(event, CallerLeft):
+                    self._kept.append(event)
+                    return
+            self.send_audio_nowait(self._format.silence)
+
     @property
     def audio_received(self) -> tuple[int, int]:
         return self.frames_received, self.bytes_received

@@ -7,6 +7,7 @@ on with the agent of the routes, or back to the dialplan.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -30,6 +31,10 @@ class Chosen:
     agent_name: str
     agent: Agent
     refusal: tuple[EndReason, str] | None = None
+
+
+AskHook = Callable[[Question, Agent, Config], Awaitable[Chosen]]
+"""`ask_about` with its client."""
 
 
 async def ask_about(question: Question, agent: Agent, config: Config, client: WebhookClient) -> Chosen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -65,7 +65,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     `variables` those that routes ask for, or that an order of a placed call carries."""
 
     call_id: str
-    direction: str
+    direction: Literal["inbound", "outbound"] = "inbound"
     agent: str
     caller: str = ""
     caller_name: str = ""
@@ -73,7 +73,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     channel: str = ""
     arguments: list[str] = []
     variables: dict[str, str] = {}
-    type: str = "call.incoming"
+    type: Literal["call.incoming", "call.outgoing"] = "call.incoming"
 
 
 class CallAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,11 +21,13 @@ from bridge.agent import Agent
 from bridge.ari_app import AriApp
 from bridge.ari_outgoing import OutgoingControl
 from bridge.attaching import chosen_model
+from bridge.call_hook import AskHook
 from bridge.call_settings import agent_of_call
 from bridge.config import Config
 from bridge.ending import EndReason
 from bridge.errors import ConfigError, ControlUnavailable
 from bridge.health import CallCounts
+from bridge.hook_bodies import Question
 from bridge.http_exchange import Page, json_page
 from bridge.live_call import LiveCall
 from bridge.opening import calling, opening_of
@@ -50,6 +53,7 @@ class Placing:
         calls: Mapping[str, LiveCall],
         ari: Callable[[], AriApp | None],
         start: Callable[[Expectation], None],
+        ask: AskHook,
     ) -> None:
         self._config = config
         self._switchboard = switchboard
@@ -57,6 +61,7 @@ class Placing:
         self._calls = calls
         self._ari = ari
         self._start = start
+        self._ask = ask
         self._placed: OrderedDict[str, PlacedCall] = OrderedDict()
 
     def place(self, order: CallOrder) -> PlacedCall:
@@ -86,6 +91,8 @@ class Placing:
         expectation = Expectation(call_id, control, order.agent, calling(agent), app.media_format)
         expectation.opening = opening_of(agent, order.facts)
         expectation.realtime = realtime
+        if self._config.hooks.call_url:
+            expectation.prepare = partial(self._ask_hook, expectation, order, control, agent)
         placed = PlacedCall(order, control, expectation, self._calls)
         self._forget()
         self._placed[placed.call_id] = placed
@@ -93,6 +100,25 @@ class Placing:
         self._counts.admit(order.agent)
         self._start(expectation)
         return placed
+
+    async def _ask_hook(
+        self, expectation: Expectation, order: CallOrder, control: OutgoingControl, agent: Agent
+    ) -> None:
+        """Who talks, and how, is the call hook's; whom the order's agent may call, and by which endpoint, is decided."""
+        question = Question(
+            call_id=str(expectation.call_id),
+            type="call.outgoing",
+            direction="outbound",
+            agent=order.agent,
+            caller=control.caller,
+            called=order.to,
+            variables=dict(order.variables),
+        )
+        chosen = await self._ask(question, agent, self._config)
+        if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
+            expectation.give_up(*refusal)
+        expectation.agent_name, expectation.agent = chosen.agent_name, calling(chosen.agent)
+        expectation.opening = opening_of(chosen.agent, order.facts)
 
     async def until_connected(self) -> None:
         """Wait for ARI's connection: just after the start of a process there is none yet."""

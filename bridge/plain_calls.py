@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -11,11 +12,13 @@ from bridge import routing, telemetry
 from bridge.agent import Agent
 from bridge.audiosocket_leg import AudioSocketLeg
 from bridge.call import Services, run_call
+from bridge.call_hook import AskHook, Chosen
 from bridge.call_record import CallRecord
 from bridge.config import Config
 from bridge.ending import EndReason, reason_for
 from bridge.errors import MediaError, MediaLost
 from bridge.health import CallCounts
+from bridge.hook_bodies import Question
 from bridge.leg import CallControl
 from bridge.next_step import NextSteps
 from bridge.switchboard import NoCallControl, Switchboard
@@ -32,13 +35,20 @@ class PlainCalls:
     dialplan is to do after each."""
 
     def __init__(
-        self, config: Config, switchboard: Switchboard, counts: CallCounts, services: Services, turn_away: TurnAway
+        self,
+        config: Config,
+        switchboard: Switchboard,
+        counts: CallCounts,
+        services: Services,
+        turn_away: TurnAway,
+        ask: AskHook,
     ) -> None:
         self._config = config
         self._switchboard = switchboard
         self._counts = counts
         self._services = services
         self._turn_away = turn_away
+        self._ask = ask
         self.ending: dict[str, trio.Event] = {}
         self.steps = NextSteps()
 
@@ -88,5 +98,27 @@ class PlainCalls:
             reason, detail, _ = reason_for(error)
             await self._turn_away(leg.call_id, name, control, reason, detail)
             return reason
+        chosen = await self._ask_hook(leg, name, agent)
+        if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
+            await self._turn_away(leg.call_id, chosen.agent_name, control, *refusal)
+            return refusal[0]
+        name, agent = chosen.agent_name, chosen.agent
         telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
         return (await run_call(leg, control, name, agent, self._services)).reason
+
+    async def _ask_hook(self, leg: AudioSocketLeg, name: str, agent: Agent) -> Chosen:
+        """Whom the call hook has for this call. Nothing is known of it; the caller, who may have been answered, hears
+        silence."""
+        if not self._config.hooks.call_url:
+            return Chosen(name, agent)
+
+        async def keep_line() -> None:
+            with contextlib.suppress(MediaError):  # told again when the call begins
+                await leg.wait_in_silence()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_line)
+            question = Question(call_id=str(leg.call_id), direction="inbound", agent=name, channel="AudioSocket")
+            chosen = await self._ask(question, agent, self._config)
+            nursery.cancel_scope.cancel()
+        return chosen

@@ -18,7 +18,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from bridge.attaching import Attaching
 from bridge.audio import PcmFormat
 from bridge.audiosocket_leg import AudioSocketLeg, identify, part
 from bridge.call import Services, run_call
+from bridge.call_hook import AskHook, Chosen, ask_about
 from bridge.call_metrics import CallMetrics
 from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread
@@ -51,6 +52,7 @@ from bridge.errors import ConfigError, ControlError, MediaError
 from bridge.gateway import Gateway
 from bridge.health import CallCounts, Report, WorkerHealth
 from bridge.health_server import serve_health
+from bridge.hook_bodies import Question
 from bridge.http_server import serve_http
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
@@ -143,7 +145,10 @@ class Bridge:
         )
         self._seams = seams
         self._draining = trio.Event()
-        self._plain = PlainCalls(config, self.switchboard, self.counts, self._services, self._turn_away)
+        self._ask_hook: AskHook = partial(ask_about, client=self._webhooks)
+        self._plain = PlainCalls(
+            config, self.switchboard, self.counts, self._services, self._turn_away, self._ask_hook
+        )
         self._gateway = Gateway(config, self.switchboard, self.counts, self._services, self._turn_away)
         self.desk = ControlDesk(
             config.server.control_token, self._services.calls, self._plain.ending, self._plain.steps
@@ -152,7 +157,13 @@ class Bridge:
         self.desk.streams = self.streams
         watchers += [self.desk, self.streams]
         self.placing = Placing(
-            config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_placed
+            config,
+            self.switchboard,
+            self.counts,
+            self._services.calls,
+            lambda: self._ari,
+            self._start_placed,
+            self._ask_hook,
         )
         self.desk.placing = self.placing
         self.desk.attaching = Attaching(
@@ -287,8 +298,14 @@ class Bridge:
         name = ""
         refusal: tuple[EndReason, str] | None = (EndReason.SERVER_DRAINING, DRAINING)
         try:
-            name, agent = await self._route(control)
-            refusal = routing.refusal(name, agent) or self.switchboard.admit(trio.current_time())
+            name, agent, variables = await self._route(control)
+            refusal = self.switchboard.admit(trio.current_time())
+            if refusal is None:
+                chosen = await self._ask_about(call_id, control, name, agent, variables)
+                name, agent = chosen.agent_name, chosen.agent
+                refusal = (
+                    chosen.refusal or routing.refusal(name, agent) or self.switchboard.admit(trio.current_time())
+                )
         except Exception as error:
             _log.exception("a defect of the bridge ended this call before it began")
             refusal = reason_for(error)[:2]
@@ -345,6 +362,8 @@ class Bridge:
         reason, detail = EndReason.SERVER_DRAINING, DRAINING
         try:
             with expectation.scope:
+                if expectation.prepare is not None:
+                    await expectation.prepare()
                 reason, detail = await self._bring_media(control, expectation)
             reason, detail = expectation.given_up or (reason, detail)
         except Exception as error:
@@ -358,8 +377,9 @@ class Bridge:
                 # The media came at the same moment: this was for the call that has begun.
                 control.unread(expectation.hung_up)
 
-    async def _route(self, control: ChannelControl) -> tuple[str, Agent]:
-        """The agent of a call, with what this call has otherwise. Asks Asterisk only where a route wants to know more."""
+    async def _route(self, control: ChannelControl) -> tuple[str, Agent, Mapping[str, str]]:
+        """The agent of a call, with what this call has otherwise, and the variables that decided. Asks Asterisk only where
+        a route wants to know more."""
         config = self._config
         argument, *changes = control.arguments or [""]
         facts = routing.Facts(argument, control.called, control.party[0])
@@ -370,7 +390,24 @@ class Bridge:
             agent, warnings = routing.overridden(name, agent, changes)
             for warning in warnings:
                 _log.warning("%s", warning)
-        return name, agent
+        return name, agent, facts.variables
+
+    async def _ask_about(
+        self, call_id: UUID, control: ChannelControl, name: str, agent: Agent, variables: Mapping[str, str]
+    ) -> Chosen:
+        """Whom the call hook has for this call, where there is one; the caller hears ringing meanwhile."""
+        number, caller_name = control.party
+        question = Question(
+            call_id=str(call_id),
+            agent=name,
+            caller=number,
+            caller_name=caller_name,
+            called=control.called,
+            channel=control.name,
+            arguments=control.arguments,
+            variables=dict(variables),
+        )
+        return await self._ask_hook(question, agent, self._config)
 
     async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
         """Have Asterisk connect; returns when it has, or what to tell of a call whose media did not come."""

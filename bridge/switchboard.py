@@ -7,7 +7,7 @@ first frame arrives. A UUID that nobody expects is a plain `AudioSocket()` call.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -122,8 +122,9 @@ def _no_way(where: str, why: str) -> ControlUnavailable:
 
 @dataclass(slots=True)
 class Expectation:
-    """A call that waits for its media connection. `ended` is told its record at the end, whatever became of it. `realtime`:
-    the model's endpoint where this call has its own."""
+    """A call that waits for its media connection. `ended` is told its record at the end, whatever became of it. `prepare`
+    comes before anything is asked for: it may change who answers, or `give_up`. `realtime`: the model's endpoint where this
+    call has its own."""
 
     call_id: UUID
     control: CallControl
@@ -135,6 +136,7 @@ class Expectation:
     opening: Opening = ANSWERED
     ended: Callable[[CallRecord], None] = lambda record: None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    prepare: Callable[[], Awaitable[None]] | None = None
     given_up: tuple[EndReason, str] | None = None
     realtime: Realtime | None = None
 
