@@ -45,7 +45,8 @@ from bridge.next_step import UNKNOWN, NextSteps
 # The dialplan asks as soon as the media ends, which the bridge may see a moment later. CURL() waits as long as it is told,
 # with the caller in silence.
 ENDING_S = 1.0
-# Of so many calls the end is told to those who ask.
+# How long, and of how many calls, the end is told to those who ask.
+KEPT_S = 300.0
 MOST_KEPT = 1024
 
 
@@ -105,7 +106,7 @@ class ControlDesk:
         self._calls = calls
         self._ending = ending
         self._steps = steps
-        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[float, dict[str, Any]]] = OrderedDict()
         self.placing: PlacedCalls | None = None
         self.attaching: AttachedCalls | None = None
         self.streams: Streams | None = None
@@ -121,9 +122,14 @@ class ControlDesk:
     async def ended(self, record: CallRecord) -> None:
         """Remember how it ended, for those who ask or command too late."""
         await trio.lowlevel.checkpoint()
-        self._ended[record.call_id] = _last_view(record)
+        self._ended[record.call_id] = trio.current_time(), _last_view(record)
         if len(self._ended) > MOST_KEPT:
             self._ended.popitem(last=False)
+
+    def _last_view(self, call_id: str) -> dict[str, Any] | None:
+        """How a call ended, for a while."""
+        ended_at, view = self._ended.get(call_id, (0.0, None))
+        return view if view is not None and trio.current_time() - ended_at < KEPT_S else None
 
     async def answer(self, request: Request) -> Page | TakeOver:
         """Answer one request. Cancelled, what it asked for may have been begun."""
@@ -186,7 +192,7 @@ class ControlDesk:
         """The refusal where there is no such call, or not any more. None: there is one, if only on its way."""
         if call_id in self._calls:
             return None
-        if (view := self._ended.get(call_id)) is not None:
+        if (view := self._last_view(call_id)) is not None:
             return refusal(409, f"call {call_id} is over: {view['reason']}; nothing can be done in it any more")
         begun = (self.placing and self.placing.view(call_id)) or (self.attaching and self.attaching.view(call_id))
         return None if begun else no_such_call(call_id)
@@ -209,7 +215,7 @@ class ControlDesk:
             return json_page(200, _view(call))
         if self.attaching and (view := self.attaching.view(call_id)):
             return json_page(200, view)
-        if (view := self._ended.get(call_id)) is not None:
+        if (view := self._last_view(call_id)) is not None:
             return json_page(200, view)
         return no_such_call(call_id)
 

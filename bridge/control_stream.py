@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import trio
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.frames import CloseCode
 from websockets.trio.server import Server, ServerConnection
 from websockets.typing import Subprotocol
@@ -153,7 +153,11 @@ class ControlStream:
         everything.cancel()
 
     async def _read(self, connection: ServerConnection, client: _Client) -> None:
-        async for message in connection:
+        while True:
+            try:
+                message = await connection.recv()
+            except ConnectionClosedOK:
+                return
             while client.queue.full_of_answers:
                 await client.changed.wait()
             try:

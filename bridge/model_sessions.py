@@ -16,7 +16,7 @@ from typing import NoReturn
 import trio
 
 from bridge.config import Limits, Realtime
-from bridge.dialogue import Command, Dialogue
+from bridge.dialogue import Command, Dialogue, Notice
 from bridge.ending import EndReason, reason_for
 from bridge.errors import ModelError
 from bridge.realtime_client import ConnectStream, RealtimeConnection, open_realtime
@@ -53,7 +53,7 @@ class ModelSessions:
         self._successor: RealtimeConnection | None = None
         self._loss: Loss | None = None
         self._reopen = trio.Event()
-        self.listening = False
+        self.listening = self._stands = False
 
     async def run(self, holding: trio.Nursery, first: Callable[[], Awaitable[None]]) -> NoReturn:
         """Serve until cancelled. `holding` keeps the sessions open; `first` is awaited once the first one stands.
@@ -113,6 +113,9 @@ class ModelSessions:
 
     def release(self) -> None:
         """The call is over: let go of every session. Synchronous, idempotent."""
+        if self._stands:
+            self._stands = False
+            self._tell("session_closed", detail="the call is over")
         for connection in self._connections:
             connection.release()
 
@@ -121,6 +124,7 @@ class ModelSessions:
     def _connected(self, connection: RealtimeConnection) -> None:
         """A session stands. What was still meant for the one before is void: the conversation says it anew."""
         self._successor = self._loss = None
+        self._stands = True
         self._scope = trio.CancelScope()
         self._uplink.clear()
         self._apply(self._conversation.connected(trio.current_time(), self._lifetime_s(connection)))
@@ -150,7 +154,7 @@ class ModelSessions:
     async def _another(self, reason: EndReason, detail: str, code: str | None) -> RealtimeConnection:
         """After a loss: the successor if it stands, else a new session, as soon as one is wanted. Where none is to be had
         the call is going to end: waits for that."""
-        self.listening = False
+        self.listening = self._stands = False
         self._reopen = trio.Event()
         self._uplink.clear()
         self._apply(self._conversation.session_lost(reason, detail, code, trio.current_time()))
@@ -166,9 +170,18 @@ class ModelSessions:
                 self._apply(self._conversation.give_up(reason, told, code or error.code, trio.current_time()))
 
     async def _open(self, connect_s: float) -> RealtimeConnection:
-        connection: RealtimeConnection = await self._holding.start(self._hold, connect_s)
+        try:
+            connection: RealtimeConnection = await self._holding.start(self._hold, connect_s)
+        except ModelError as error:
+            reason, detail, code = reason_for(error)
+            self._tell("session_connect_failed", reason=reason.value, detail=detail, code=code)
+            raise
         self._connections.append(connection)
+        self._tell("session_connected", sessions=len(self._connections))
         return connection
+
+    def _tell(self, event: str, **facts: object) -> None:
+        self._apply([Notice(event, facts)])
 
     async def _hold(self, connect_s: float, *, task_status: trio.TaskStatus[RealtimeConnection]) -> None:
         """Keep one session open until it is released. Before `started` the end of the call cancels this."""
