@@ -18,9 +18,9 @@ Measured on 22.10.1 and relied on:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import trio
@@ -83,6 +83,11 @@ class ChannelControl:
         """Set when the caller has hung up or left our app."""
         self._way_back: trio.Event | None = None
         self._returned_with: list[str] | None = None
+        self._way_on: dict[
+            str, str
+        ] = {}  # after an excursion Asterisk does not know any more where the caller came from
+        self._next_priority = channel.dialplan.priority + 1
+        self._owed: list[Callable[[], Awaitable[Any]]] = []
         self._farewell: tuple[ChannelAction, str, str, int] | None = None
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
 
@@ -204,11 +209,15 @@ class ChannelControl:
         except ControlError:
             if self._gone and self._withheld is None:
                 return  # the answer was lost, but StasisEnd has told
-            self._continuing = False
-            if self._withheld is not None:
-                self._report(self._withheld)
+            self._stays()
             raise
         self._gone = True
+
+    def _stays(self) -> None:
+        """The caller was not moved: a hang-up that looked like it counts."""
+        self._continuing = False
+        if self._withheld is not None:
+            self._report(self._withheld)
 
     async def is_there(self) -> bool:
         """Whether the caller is still in our Stasis app, by Asterisk's own word; `next_event` reports it if not.
@@ -263,8 +272,13 @@ class ChannelControl:
         try:
             await app.request("POST", f"{uri}/continue", context=context, extension="s", priority="1")
         except ControlError:
-            self._way_back, self._continuing = None, False
-            raise
+            told = way_back.is_set() or (self._gone and self._withheld is None)
+            if not told:
+                self._way_back = None
+                self._stays()
+                raise
+            # the answer was lost, but StasisEnd has told
+        self._way_on = {"context": self._context, "extension": self.called, "priority": str(self._next_priority)}
         await way_back.wait()
         return self._returned_with
 
@@ -278,15 +292,35 @@ class ChannelControl:
         way_back.set()
 
     async def _join_again(self) -> None:
-        if self.bridge_id:
-            await attempt(self._app.request("POST", f"bridges/{self.bridge_id}/addChannel", channel=self.channel_id))
+        if bridge_id := self.bridge_id:
+            await self.settle(
+                lambda: self._app.request("POST", f"bridges/{bridge_id}/addChannel", channel=self.channel_id)
+            )
+
+    async def settle(self, step: Callable[[], Awaitable[Any]]) -> None:
+        """Do this, without which the caller would hear the wrong thing or nothing; if ARI is away, or it is cut short by
+        cancellation, as soon as ARI is there. Never raises."""
+        self._owed.append(step)
+        if await attempt(step()) and step in self._owed:
+            self._owed.remove(step)
+
+    async def settle_rest(self) -> None:
+        """ARI is there: do what is still to be done of `settle`."""
+        owed, self._owed = self._owed, []
+        if not self.gone and self._farewell is None:
+            for step in owed:
+                await self.settle(step)
 
     @contextmanager
     def expected_to_go(self) -> Iterator[None]:
-        """A caller who hangs up meanwhile does what was asked for: it is not reported."""
+        """A caller who hangs up meanwhile does what was asked for: it is not reported, unless Asterisk could not even be
+        asked."""
         self._continuing = True
         try:
             yield
+        except ControlError:
+            self._stays()
+            raise
         finally:
             self._continuing = False
 
@@ -299,6 +333,7 @@ class ChannelControl:
         """The caller's telephone has passed the call on: this channel is the caller now."""
         self.channel_id, self.name = channel.id, channel.name or channel.id
         self._party, self._up = channel.caller, channel.state == "Up"
+        self._way_on = {}
 
     def target(self, destination: Destination) -> DialledTarget:
         """Somebody to be dialled for this caller."""
@@ -384,7 +419,7 @@ class ChannelControl:
             where |= {"extension": config.continue_extension, "priority": "1"}
         elif where:
             where |= {"extension": "s", "priority": "1"}
-        return await attempt(app.request("POST", f"{uri}/continue", **where))
+        return await attempt(app.request("POST", f"{uri}/continue", **(where or self._way_on)))
 
     async def _set_variables(self, reason: str, detail: str) -> None:
         """Raises `ControlError`. One request each: the plural form is younger than many an Asterisk."""

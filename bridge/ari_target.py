@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.ari_client import attempt
+from bridge.ari_client import attempt, together
 from bridge.ari_dial import OUTGOING_PREFIX, OutgoingChannel, caller_id_of, shown_caller
 from bridge.destinations import Destination
-from bridge.errors import ControlError, ControlUnavailable
+from bridge.errors import ControlUnavailable
 from bridge.leg import ControlEvent, Dialled
 
 if TYPE_CHECKING:
@@ -71,42 +71,38 @@ class DialledTarget:
         if self._channel.gone or self._control.gone:
             raise ControlUnavailable("they hung up")
         request, call = self._app.request, self._control.bridge_id
-        media = self._consult_id if self._consulting else call
+        media, consulted = (self._consult_id, True) if self._consulting else (call, False)
+        self._consulting = True  # the media is in no bridge from here on: `release` brings it back to the caller
         await attempt(request("POST", f"bridges/{media}/removeChannel", channel=self._control.media_id))
-        try:
-            await request("POST", f"bridges/{call}/addChannel", channel=self._channel.channel_id)
-        except ControlError:
-            self._consulting = True  # the media is in no bridge now, and goes back to the caller
-            raise
+        await self._stop_music()
+        await request("POST", f"bridges/{call}/addChannel", channel=self._channel.channel_id)
+        if self._channel.gone or self._control.gone:
+            # Told just before the answer: nobody would ever tell `Joined`, and the other one would hear nothing.
+            raise ControlUnavailable("they hung up")
         self._joined = True
         self._channel.let_go()
         self._control.hand_over(self._channel.channel_id)
-        await self._stop_music()
-        if self._consulting:
+        if consulted:
             await attempt(request("DELETE", f"bridges/{self._consult_id}"))
 
     async def release(self) -> None:
         """See `leg.TransferTarget`."""
         if self._joined:
             return
-        request = self._app.request
-        await self._channel.hang_up()
-        if not self._control.gone:
-            await self._stop_music()
+        request, control = self._app.request, self._control
+        back, media_id = f"bridges/{control.bridge_id}/addChannel", control.media_id
+        await together(self._channel.hang_up(), self._stop_music())
         if self._consulting:
             self._consulting = False
-            if not self._control.gone:
-                back = request(
-                    "POST", f"bridges/{self._control.bridge_id}/addChannel", channel=self._control.media_id
-                )
-                await attempt(back)
-            await attempt(request("DELETE", f"bridges/{self._consult_id}"))
+            if not control.gone:
+                await control.settle(lambda: request("POST", back, channel=media_id))
+            await control.settle(lambda: request("DELETE", f"bridges/{self._consult_id}"))
 
     async def _start_music(self, music: str) -> None:
         self._music = True
         await attempt(self._control.start_music(music))
 
     async def _stop_music(self) -> None:
-        if self._music:
+        if self._music and not self._control.gone:
             self._music = False
-            await attempt(self._control.stop_music())
+            await self._control.settle(self._control.stop_music)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
 from house import House, house
 from trio.testing import MockClock
 
+from bridge.ari_client import Channel, Dialplan, Message, Party
+from bridge.ari_control import ChannelControl
+from bridge.ari_target import DialledTarget
+from bridge.config import Asterisk, MediaFormat
+from bridge.destinations import Destination
+from bridge.errors import ControlError, ControlRefused, ControlUnavailable
 from simulators.ari_server import HUNG_UP, Callee, FakeChannel, Place
 from simulators.model_script import Call, Say, Script
 
@@ -345,3 +352,172 @@ async def test_a_colleague_who_passes_the_caller_on(autojump_clock: MockClock) -
         other.leave(HUNG_UP)
         await it.hears_of("ARI: a transferred call is over")
         assert channel.dialplan == HUNG_UP
+
+
+# At the same moment ----------------------------------------------------------------------------------------------------
+
+
+class App:
+    """What `ChannelControl` needs of its app: each request first does what `meanwhile` says of its `METHOD uri`."""
+
+    config = Asterisk()
+    media_format = MediaFormat.SLIN16
+    request_s = 2.0
+    connected = True
+
+    def __init__(self) -> None:
+        self.meanwhile: dict[str, Callable[[], None]] = {}
+        self.asked: list[str] = []
+        self.looked_after: list[object] = []
+
+    async def request(self, method: str, uri: str, **query: str) -> Any:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(f"{method} {uri}")
+        if act := self.meanwhile.get(f"{method} {uri}"):
+            act()
+        return {"value": "1"}
+
+    def soon(self, *what: Any) -> None:
+        for it in what:
+            if hasattr(it, "close"):
+                it.close()
+
+    def look_after(self, joined: object) -> None:
+        self.looked_after.append(joined)
+
+    def expect_outgoing(self, channel: object) -> None: ...
+
+    forget_outgoing = expect_outgoing
+
+    def caller(self) -> ChannelControl:
+        channel = Channel("c1", "PJSIP/alice-1", "Up", Party("Alice", "1001"), Dialplan("phones", "100", 2))
+        control = ChannelControl(self, channel, [])  # type: ignore[arg-type]
+        control.bridge_id, control.media_id = "realtime-bridge-1", "realtime-media-1"
+        return control
+
+
+def tells(control: ChannelControl, *events: str) -> Callable[[], None]:
+    """These events of the caller's, one after another."""
+
+    def act() -> None:
+        for event in events:
+            control.caller_event(Message(event, channel=Channel(control.channel_id), cause=16))
+
+    return act
+
+
+def refuses(act: Callable[[], None], error: ControlError) -> Callable[[], None]:
+    def refuse() -> None:
+        act()
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize("who", ["caller", "colleague"])
+async def test_who_hangs_up_while_asterisk_joins_them_leaves_nobody_alone(
+    autojump_clock: MockClock, who: str
+) -> None:
+    """The news comes just before the answer, so `Joined` would wait for it in vain, and the other one in silence."""
+    app = App()
+    control = app.caller()
+    target = DialledTarget(app, control, Destination(endpoint="PJSIP/600"), 1)  # type: ignore[arg-type]
+    await target.ring("")
+    assert "POST channels/realtime-out-1-1/dial" in app.asked
+    told = {
+        "caller": tells(control, "ChannelHangupRequest", "StasisEnd"),
+        "colleague": lambda: target._channel.event(Message("ChannelDestroyed", cause=16)),
+    }
+    app.meanwhile["POST bridges/realtime-bridge-1/addChannel"] = told[who]
+    with pytest.raises(ControlUnavailable, match="hung up"):
+        await target.join()
+    await target.release()
+    assert not app.looked_after
+    hung_up = "DELETE channels/realtime-out-1-1" in app.asked
+    back = app.asked.count("POST bridges/realtime-bridge-1/addChannel") == 2
+    assert (hung_up, back) == ((True, False) if who == "caller" else (False, True))
+
+
+GONE = ControlRefused("no such channel", status=404)
+LOST = ControlUnavailable("the connection was lost")
+
+
+@pytest.mark.parametrize("way", ["dialplan", "redirect"])
+async def test_who_hangs_up_just_before_a_transfer_by_sip_is_reported(autojump_clock: MockClock, way: str) -> None:
+    """Until the next sweep, up to a minute later, the agent would talk to nobody."""
+    app = App()
+    control = app.caller()
+    hangs_up = refuses(tells(control, "ChannelHangupRequest", "StasisEnd"), GONE)
+    app.meanwhile |= {"POST channels/c1/continue": hangs_up, "POST channels/c1/redirect": hangs_up}
+    if way == "redirect":
+        app.meanwhile["GET channels/c1/variable"] = refuses(lambda: None, ControlRefused("no function", status=500))
+    with pytest.raises(ControlRefused):
+        await control.refer("sip:604@example.com", "")
+    with trio.fail_after(1):
+        event = await control.next_event()
+    assert "the caller hung up" in str(event)
+
+
+async def test_a_transfer_by_sip_whose_answer_is_lost_is_judged_by_stasis_end(autojump_clock: MockClock) -> None:
+    """Else the caller would come back as a new call."""
+    app = App()
+    control = app.caller()
+    app.meanwhile["POST channels/c1/continue"] = refuses(tells(control, "StasisEnd"), LOST)
+    with trio.fail_after(50):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(control.refer, "sip:604@example.com", "")
+            await trio.sleep(5)
+            assert control.away
+            control.returned(["returned", "SUCCESS"])
+    assert control.gone
+
+
+async def test_after_a_transfer_by_sip_the_caller_goes_on_behind_stasis(autojump_clock: MockClock) -> None:
+    """A `continue` to nowhere in particular would go on in the context `realtime-refer`."""
+    async with house(Script.of(WANTS, GOING, SORRY), settings=SIP) as it:
+        it.ari.dialplan |= {REFERS, ("phones", "100", "3")}
+        channel, _ = await it.stasis_call(exten="100")
+        await in_the_dialplan(it, channel)
+        channel.returns("returned", "FAILURE")
+        await it.hears_of("agent_said", 2)
+        it.ready.drain()
+        it.stop_now()
+        await it.ended()
+        assert channel.dialplan == Place("phones", "100", "3")
+
+
+# Without ARI -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_caller_whose_warm_transfer_fails_without_ari_gets_the_agent_back_with_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Music and the agent's audio in another bridge must not be what is left of it."""
+    async with house(Script.of(WANTS, GOING, SUMMARY, SORRY), settings=WARM) as it:
+        desk, channel = await consulted(it)
+        await it.hears_of("agent_said", 2)
+        it.ari.enabled = False
+        await it.ari.drop_connection()
+        assert "pressed no key" in (await it.hears_of("transfer_failed"))["message"]
+        assert (channel.music, call_bridge(it)) == ("jazz", ["demo"])
+        it.ari.enabled = True
+        await it.until(lambda: call_bridge(it) == ["demo", "media"])
+        assert channel.music == ""
+        await it.until(lambda: desk.channel.dialplan == HUNG_UP)
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_caller_who_comes_back_as_ari_is_lost_is_joined_with_it(autojump_clock: MockClock) -> None:
+    async with house(Script.of(WANTS, GOING, SORRY), settings=SIP) as it:
+        it.ari.dialplan.add(REFERS)
+        channel, _ = await it.stasis_call()
+        await in_the_dialplan(it, channel)
+        with it.ari.never_answers("POST bridges/"):
+            channel.returns("returned", "FAILURE")
+            await it.hears_of("transfer_failed")
+            await trio.sleep(1)
+            await it.ari.drop_connection()
+        await it.until(lambda: call_bridge(it) == ["demo", "media"])
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"

@@ -17,6 +17,7 @@ from asterisk.line import Line, Phone, line, until
 from asterisk.rtp_telephone import RATE_HZ
 from asterisk.sip_scenarios import Scenario, answers, calls, refuses, rings
 from asterisk.test_sip_call import extension_of
+from bridge.tools import ToolContext, ToolRegistry
 from simulators.model_script import Call, Part, Say, Script, tone
 from simulators.wire_audio import resampled
 
@@ -265,6 +266,22 @@ async def test_by_sip_it_does_not_work_and_the_caller_comes_back(referred: str) 
                 lambda: hears(telephone.voice.heard.pcm(), RATE_HZ, 660, 200), 5, lambda: "the agent is heard again"
             )
             assert not it.told("call_ended")
+
+
+async def test_after_a_transfer_by_sip_that_did_not_work_the_dialplan_goes_on_behind_the_agent() -> None:
+    """And not where the caller was sent for it: the next worker, or whatever else stands there, is to be asked."""
+
+    async def leave(context: ToolContext) -> str:
+        """Give the caller back."""
+        context.call.leave()
+        return "ok"
+
+    script, tools = Script.of(WANTS, Call("leave")), ToolRegistry([leave])
+    async with line(script, settings=REFER, tools=tools) as it, extension_of(it) as extension:
+        async with sip_caller(extension, calls(referred="503 Service Unavailable")):
+            assert (await it.ended())["reason"] == "agent_left"
+            steps = await it.reaches("after-agent")
+            assert [step.reason for step in steps if step.name == "after-agent"] == ["agent_left"]
 
 
 async def test_the_colleague_passes_the_caller_on_by_the_telephone() -> None:
