@@ -496,12 +496,23 @@ class Conversation:
 
     def application_ends(self, command: EndCall | TransferCall, now: float) -> list[Command]:
         """The application ends the call, or hands it over, when everything has been heard; what it asked the agent to say
-        before that is said first."""
+        before that is said first. An end takes back a transfer that is under way, at once where that has begun."""
         self._keys.stop(now)
+        if self._endgame.hands_over:
+            self._overrule(command)
+            return self._take(now)
         unsaid = None if self._talk.held_back else self._responses.unsaid
         if unsaid is None or not self._endgame.wind_down(unsaid, command, now):
             self._close(command, now)
         return self._take(now)
+
+    def _overrule(self, command: EndCall | TransferCall) -> None:
+        """Somebody decides otherwise while a transfer is under way."""
+        if isinstance(command, TransferCall):
+            message = "another transfer is under way; if it fails, this one can be asked for again"
+            self._commands.notice("transfer_refused", destination=command.name, message=message)
+        elif not self._endgame.instead(command):
+            self._commands.do(command)
 
     # The line --------------------------------------------------------------------------------------------------------
 
@@ -576,11 +587,11 @@ class Conversation:
             self._commands.do(limit)
         elif self._handover.overdue(now):
             self._unsaid(now)
+        elif given_up := self._hold.tick(now):
+            self._commands.do(given_up)
         elif self._endgame.closing and not self._handover.speaking:
             if command := self._endgame.tick(now, idle=self._speech.idle):
                 self._commands.do(command)
-        elif given_up := self._hold.tick(now):
-            self._commands.do(given_up)
         elif end := self._endgame.overdue(now):
             self._close(end, now)
         elif self._responses.stalled(now) and self._responses.drop_foreign():
@@ -656,8 +667,8 @@ class Conversation:
 
     def _close(self, command: EndCall | TransferCall, now: float) -> None:
         """The call is to end with `command`, but only after the caller has heard everything. The first one counts."""
-        self._handover.stay()
         if self._endgame.close(command, now):
+            self._handover.stay()
             self._talk.step(Step.CLOSE)
             self._keys.stop(now)
             self._responses.forget()
@@ -669,6 +680,8 @@ class Conversation:
     def _close_now(self, command: EndCall | TransferCall, now: float) -> None:
         """End the call with `command` without waiting for the agent's words, its goodbye included."""
         if self._endgame.closing and not self._endgame.instead(command):
+            if self._endgame.hands_over:
+                self._overrule(command)
             return
         self._talk.interrupt()
         self._accounts.clock.interrupted(now)

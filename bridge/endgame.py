@@ -40,6 +40,11 @@ class Endgame:
     def closing(self) -> bool:
         return self._closing is not None
 
+    @property
+    def hands_over(self) -> bool:
+        """The call is to end with a transfer, or one is being carried out."""
+        return self._closing is not None and isinstance(self._closing.command, TransferCall)
+
     def close(self, command: EndCall | TransferCall, now: float) -> bool:
         """The call is to end with `command` when everything was heard. False: that is decided already, otherwise."""
         if self._closing is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from test_conversation import Rig, acts, call, notices, sent, types
 
 from bridge.agent import Agent
 from bridge.destinations import Destination
-from bridge.dialogue import Briefed, CheckTransfer, DropSession, OpenSession, State, TransferCall
+from bridge.dialogue import Briefed, CheckTransfer, DropSession, EndCall, OpenSession, State, TransferCall
 from bridge.ending import EndReason
 
 DESK = Destination(endpoint="PJSIP/600", mode="warm", accept_key="1", decline_key="*")
@@ -20,9 +21,9 @@ WANTED = TransferCall("C1", "desk", DESK)
 ARGUMENTS = '{"destination":"desk"}'
 
 
-def asking(*, says_ms: int = 0) -> Rig:
+def asking(*, says_ms: int = 0, keys: dict[str, str] | None = None) -> Rig:
     """The model calls transfer_call, having said something in the same response or not."""
-    rig = Rig(AGENT).greeted()
+    rig = Rig(msgspec.structs.replace(AGENT, keys=keys or {})).greeted()
     rig.created()
     if says_ms:
         rig.delta(says_ms)
@@ -210,3 +211,44 @@ def test_a_caller_who_puts_us_on_hold_does_not_stop_the_words_to_who_takes_over(
     rig.it.caller_held(False, rig.now)
     rig.play(140)
     assert rig.playout.idle
+
+
+# Somebody else decides meanwhile ---------------------------------------------------------------------------------------
+
+END = EndCall(EndReason.AGENT_HUNG_UP, "closing time")
+
+
+def test_an_application_hangs_up_instead_of_a_transfer_that_was_announced() -> None:
+    rig = asking(says_ms=200)
+    rig.it.transfer_checked(WANTED, "", "", rig.now)
+    assert acts(rig.it.application_ends(END, rig.now)) == []
+    assert acts(rig.play(240)) == [END], "when everything said so far was heard"
+
+
+def test_an_application_hangs_up_while_it_rings() -> None:
+    rig = asking(says_ms=100)
+    rig.it.transfer_checked(WANTED, "", "", rig.now)
+    assert acts(rig.play(200)) == [WANTED]
+    assert acts(rig.it.application_ends(END, rig.now)) == [END]
+
+
+def test_the_key_that_hangs_up_does_so_while_it_rings() -> None:
+    rig = asking(says_ms=100, keys={"9": "hang_up"})
+    rig.it.transfer_checked(WANTED, "", "", rig.now)
+    assert acts(rig.play(200)) == [WANTED]
+    end = EndCall(EndReason.AGENT_HUNG_UP, "the caller pressed the key that ends the call")
+    assert acts(rig.it.caller_digit("9", rig.now)) == [end]
+
+
+def test_an_application_hangs_up_while_a_colleague_is_told() -> None:
+    assert acts(briefing().it.application_ends(END, 0.0)) == [END]
+
+
+def test_a_second_transfer_does_not_take_the_words_of_the_first_away() -> None:
+    rig = briefing()
+    refused = rig.it.application_ends(TransferCall("", "any", DESK), rig.now)
+    assert [it["destination"] for it in notices(refused, "transfer_refused")] == ["any"]
+    rig.created("R2")
+    rig.delta(100, "R2", "A2")
+    rig.done("R2")
+    assert acts(rig.play(140)) == [Briefed(True)], "else nobody would ever ask for the decision"

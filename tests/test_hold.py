@@ -87,6 +87,18 @@ async def test_who_does_not_come_back_from_a_hold_is_hung_up(autojump_clock: Moc
         assert channel.dialplan == HUNG_UP
 
 
+async def test_a_hold_in_mid_goodbye_has_its_limit_too(autojump_clock: MockClock) -> None:
+    script = Script.of([Say("Goodbye, and thank you.", ms=3000), Call("hang_up", {"reason": "all said"})])
+    async with house(script, overrides={"limits.hold_s": "90"}) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_starts")
+        await trio.sleep(1)
+        channel.hold(True)
+        began = trio.current_time()
+        assert (await it.ended())["reason"] == "caller_silent"
+        assert 90 <= trio.current_time() - began <= 91
+
+
 # Hold, mute and keys by an application ------------------------------------------------------------------------------------
 
 

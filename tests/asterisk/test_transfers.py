@@ -277,11 +277,14 @@ async def test_after_a_transfer_by_sip_that_did_not_work_the_dialplan_goes_on_be
         return "ok"
 
     script, tools = Script.of(WANTS, Call("leave")), ToolRegistry([leave])
-    async with line(script, settings=REFER, tools=tools) as it, extension_of(it) as extension:
-        async with sip_caller(extension, calls(referred="503 Service Unavailable")):
-            assert (await it.ended())["reason"] == "agent_left"
-            steps = await it.reaches("after-agent")
-            assert [step.reason for step in steps if step.name == "after-agent"] == ["agent_left"]
+    async with (
+        line(script, settings=REFER, tools=tools) as it,
+        extension_of(it) as extension,
+        sip_caller(extension, calls(referred="503 Service Unavailable")),
+    ):
+        assert (await it.ended())["reason"] == "agent_left"
+        steps = await it.reaches("after-agent")
+        assert [step.reason for step in steps if step.name == "after-agent"] == ["agent_left"]
 
 
 async def test_the_colleague_passes_the_caller_on_by_the_telephone() -> None:
