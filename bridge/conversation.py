@@ -281,6 +281,8 @@ class Conversation:
                 turn = self.history.turn(item_id, Speaker.AGENT)
                 turn.text, turn.complete = text, True
                 self._talk.tell(turn)
+            case realtime.AgentText(item_id=item_id, text=text) if item_id and text:
+                self.history.replied(item_id, text)
             case realtime.ResponseDone(response=response):
                 self._response_done(response, now)
             case realtime.SessionUpdated(session=session):

@@ -130,6 +130,12 @@ class History:
         turn.text, turn.written = text, True
         return turn
 
+    def replied(self, item_id: str, text: str) -> None:
+        """The agent wrote this and spoke nothing of it: another session is to know it, and nobody heard it."""
+        turn = self.wrote(item_id, Speaker.AGENT, text)
+        turn.complete = turn.told = True
+        turn.heard_ms = turn.received_ms
+
     def tool_called(self, call_id: str, name: str, arguments: str, now: float = 0.0) -> bool:
         """Note a call of a tool; False when this call was known already."""
         if call_id in self._tools:

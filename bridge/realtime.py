@@ -188,6 +188,13 @@ class AgentTranscriptDelta(msgspec.Struct, frozen=True, tag="response.output_aud
     delta: str = ""
 
 
+class AgentText(msgspec.Struct, frozen=True, tag="response.output_text.done"):
+    """What the model wrote instead of speaking it."""
+
+    item_id: str = ""
+    text: str = ""
+
+
 class OutputItemDone(msgspec.Struct, frozen=True, tag="response.output_item.done"):
     response_id: str
     item: Item
@@ -229,6 +236,7 @@ HandledEvent = (
     | AudioDelta
     | AudioDone
     | AgentTranscript
+    | AgentText
     | AgentTranscriptDelta
     | OutputItemDone
     | ItemDone
@@ -244,7 +252,7 @@ _HANDLED_TYPES = frozenset(
     str(kind.__struct_config__.tag)
     for kind in (
         SessionCreated, SessionUpdated, SpeechStarted, SpeechStopped, Committed, CallerTranscript, CallerTranscriptDelta,
-        CallerTranscriptFailed, TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript,
+        CallerTranscriptFailed, TimeoutTriggered, ResponseCreated, AudioDelta, AudioDone, AgentTranscript, AgentText,
         AgentTranscriptDelta, OutputItemDone, ItemDone, ResponseDone, ErrorEvent, *get_args(McpEvent),
     )
 )  # fmt: skip

@@ -15,7 +15,9 @@ from house import FAST, House, house
 from trio.testing import MockClock
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
 
+from bridge.live_call import LiveCall
 from bridge.tools import ToolRegistry
 from simulators.model_script import Call, Fail, Say, Script, tone
 
@@ -400,3 +402,86 @@ async def test_the_door(
             assert it.ready is not None
             for channel in list(it.ari.channels.values()):
                 channel.hang_up()
+
+
+async def test_a_session_in_writing(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("It is noon."), Say("Spoken.", ms=200)), overrides=ON) as it, client(it) as me:
+        await me.send("config", modalities=["text"], tools=[])
+        await me.hears("session_created")
+        await me.send("text", text="What time is it?")
+        await me.send("create_response")
+        final = await me.hears("transcript", is_final=True)
+        assert (final["role"], final["text"]) == ("assistant", "It is noon.")
+        partial = [told["text"] for told in me.of("transcript", is_final=False)]
+        assert all(later.startswith(earlier) for earlier, later in pairwise(partial))
+        assert not me.pcm
+        await me.hears("response_done")
+        await it.model.session.drop()
+        await me.hears("reconnected")
+        await it.model.wait_for("conversation.item.create", 3)
+        assert [item.text for item in it.model.session.items] == ["What time is it?", "It is noon."]
+        await me.send("update_session", modalities=["audio"])
+        await me.hears("session_updated")
+        await me.send("create_response")
+        await me.until(lambda: len(me.pcm) == 200 * 48)
+
+
+async def test_without_a_key_the_connection_stays_open_and_says_so(autojump_clock: MockClock) -> None:
+    overrides = ON | {"realtime.url": "wss://api.openai.com/v1/realtime", "realtime.api_key": ""}
+    async with house(Script.of(), overrides=overrides) as it, client(it) as me:
+        for _ in range(2):
+            await me.send("config", provider="openai", voice="alloy")
+        await me.hears("error", 2, code="missing_api_key")
+        await me.send("config", provider="openai", voice="darth")
+        assert "darth" in (await me.hears("error", code="validation_error"))["message"]
+        assert me.closed is None
+        assert it.dials == 0
+    assert it.told("call_ended")[0]["reason"] == "caller_hung_up"
+
+
+async def test_a_browser_shows_its_token_as_a_subprotocol(autojump_clock: MockClock) -> None:
+    settings, overrides = "[gateway]\norigins = ['https://app.test']\n", ON | {"gateway.token": "t" * 20}
+    async with house(Script.of(), settings=settings, overrides=overrides) as it:
+        offered = [Subprotocol("realtime"), Subprotocol(f"bearer.{'t' * 20}")]
+        async with connect(
+            "ws://bridge.test/realtime",
+            stream=it.gateway.connect(),
+            subprotocols=offered,
+            origin=Origin("https://app.test"),
+        ) as websocket:
+            assert websocket.subprotocol == "realtime"
+            assert "t" * 20 not in str(websocket.response)
+
+
+async def test_an_application_takes_part_in_a_clients_call(autojump_clock: MockClock) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    async def attend(call: LiveCall) -> None:
+        seen.append((call.caller, call.called, call.agent_name))
+        async for event in call.events(["call.answered"]):
+            assert event.type == "call.answered"
+            call.say("Welcome.")
+
+    async with house(Script.of(Say("Welcome.", ms=200)), overrides=ON, on_call=attend) as it, client(it) as me:
+        await me.send("config")
+        await me.hears("transcript", is_final=True, role="assistant")
+    assert seen == [("", "/realtime", "default")]
+
+
+async def test_what_goes_wrong_for_one_client_is_told_to_it_alone(autojump_clock: MockClock) -> None:
+    async with house(Script.of(), overrides=ON) as it, client(it) as me, client(it) as other:
+        for one in (me, other):
+            await one.send("config")
+            await one.hears("ready")
+        for session in it.model.sessions:
+            assert session.config["type"] == "realtime"
+        await me.send("dtmf", digit="x")
+        await me.send("update_session", vad={"threshold": 3})
+        await me.hears("error", 2, code="validation_error")
+        it.model.sessions[0].send_error("server_error", "Something is wrong.")
+        await trio.sleep(1)
+        told = [error for client in (me, other) for error in client.of("error", code="provider_error")]
+        assert [(error["message"], error["provider_code"]) for error in told] == [
+            ("Something is wrong.", "server_error")
+        ]
+        assert other.of("error", code="validation_error") == []
