@@ -28,7 +28,7 @@ from bridge.record_database import RecordDatabase, url_of
 from bridge.record_keeper import PATIENCE_S, RETRY_S, RecordKeeper
 from bridge.record_store import DAY_S, CallFilter, RecordStore
 from bridge.spool import Spool
-from simulators.model_script import Say, Script
+from simulators.model_script import Call, Say, Script, tone
 
 ROOT = Path(__file__).parent.parent
 T = TypeVar("T")
@@ -52,24 +52,33 @@ async def test_a_call_and_one_that_is_turned_away_are_kept(autojump_clock: MockC
         "server.data_dir": str(tmp_path / "data"),
         "server.max_calls": "1",
     }
-    async with house(Script.of(Say("Hello")), overrides=overrides) as it:
-        channel, _caller = await it.stasis_call(caller=("030123456", "Alice"))
+    script = Script.of(
+        Say("Smith's bakery.", ms=1500),
+        [Say("Goodbye!", ms=1500), Call("hang_up", {"reason": "all said"})],
+        transcripts=["I am Jo, 4711. Thanks, goodbye."],
+    )
+    settings = "[agents.default.records]\nredact = ['digits']"
+    async with house(script, settings=settings, overrides=overrides, media_format="slin24") as it:
+        _channel, caller = await it.stasis_call(caller=("030123456", "Alice"))
         await it.hears_of("agent_said")
         it.ari.incoming_call(caller=("030999999", "Bob"))
         await it.ended(1)
-        channel.hang_up()
+        caller.say(tone(300, 1000))
         facts = await it.ended(2)
         await it.until(lambda: len(calls_in(tmp_path)) == 2)
     turned_away, call = sorted(calls_in(tmp_path), key=lambda kept: kept.call["duration_s"])
     assert (turned_away.call["reason"], turned_away.call["caller"]) == ("refused_busy", "030999999 Bob")
     assert call.call["call_id"] == facts["call_id"]
-    assert (call.call["reason"], call.call["caller"], call.call["replies"]) == (
-        "caller_hung_up",
-        "030123456 Alice",
-        1,
-    )
+    assert (call.call["reason"], call.call["caller"], call.call["replies"]) == ("agent_hung_up", "030123456 Alice", 2)
     assert call.call["facts"]["duration_s"] == call.call["duration_s"] == facts["duration_s"]
-    assert [it["began"] for it in call.latencies] == ["prompted"]
+    assert [(turn["role"], turn["text"]) for turn in call.turns] == [
+        ("agent", "Smith's bakery."),
+        ("caller", "I am Jo, [digits]. Thanks, goodbye."),
+        ("agent", "Goodbye!"),
+    ]
+    assert [(use["name"], use["arguments"]) for use in call.tool_calls] == [("hang_up", '{"reason": "all said"}')]
+    assert [it["began"] for it in call.latencies] == ["prompted", "speech_end"]
+    assert call.latencies[1]["total_ms"] == call.call["facts"]["turns"]["total_ms"]["max_ms"]
 
 
 class _Away:

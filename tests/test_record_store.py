@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,10 @@ def test_the_migrations_make_the_tables_that_the_code_knows(store: RecordStore) 
     with store.database.transaction() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == REVISION
+    packages = tomllib.loads((MIGRATIONS.parent.parent / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]
+    assert {"bridge.migrations", "bridge.migrations.versions"} <= set(packages), "they are installed too"
 
 
 def test_what_is_written_is_read_again_once(store: RecordStore) -> None:
