@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import trio
 
+from bridge import __version__
 from bridge.call_record import CallRecord
 from bridge.control_commands import (
     AnswerTool,
@@ -35,6 +36,7 @@ from bridge.control_commands import (
     output_of,
 )
 from bridge.control_door import Describe, OpenStream, Wish, no_such_call, refusal, wish_of
+from bridge.control_openapi import description
 from bridge.ending import EndReason
 from bridge.errors import ChannelBusy, ChannelUnknown, ConfigError, ControlError, ControlUnavailable
 from bridge.http_exchange import Page, Request, json_page
@@ -140,7 +142,7 @@ class ControlDesk:
             case OpenStream():
                 return self.streams.open(wish) if self.streams is not None else refusal(501, "no websockets here")
             case Describe():
-                return refusal(501, "not in this process")
+                return json_page(200, description(__version__))
             case _:
                 return await self.carry_out(wish)
 
