@@ -14,27 +14,15 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bridge import (
-    __version__,
-    call_command,
-    call_tools,
-    calls_command,
-    doctor,
-    findings,
-    hook_bodies,
-    supervisor,
-    telemetry,
-)
-from bridge.agent_tools import AgentTools
+from bridge import __version__, call_command, call_tools, calls_command, doctor, findings, supervisor, telemetry
 from bridge.config import Config, Loaded, warnings_of
 from bridge.config_file import ConfigFile
 from bridge.config_shown import shown
-from bridge.endpoint import Endpoint, check_agents, endpoint_of
+from bridge.endpoint import Endpoint
 from bridge.errors import BridgeError, ConfigError, RecordsError
 from bridge.findings import Finding
-from bridge.prices import check_budgets, load_prices
+from bridge.live_config import Prepared, prepare
 from bridge.session import masked, session_of
-from bridge.sound_files import load_sounds
 
 _log = logging.getLogger("bridge")
 
@@ -114,7 +102,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _serve(settings: ConfigFile, command: Sequence[str]) -> int:
     loaded = settings.load()
     config = loaded.config
-    endpoint = _checked(config)
+    endpoint = prepare(config).endpoint
     server = config.server
     telemetry.set_up_logging(server.log_format, worker=server.worker)
     if server.worker <= 1:  # the others would say the same
@@ -125,36 +113,25 @@ def _serve(settings: ConfigFile, command: Sequence[str]) -> int:
 
     def check() -> None:
         try:
-            _checked(settings.load().config)
+            prepare(settings.load().config)
         except BridgeError as error:
             raise ConfigError(settings.located(error)) from error
 
-    return supervisor.run(config, command=command, check=check)
+    return supervisor.run(config, source=settings, command=command, check=check)
 
 
 def _check_config(settings: ConfigFile) -> None:
     loaded = settings.load()
-    _show(loaded, _checked(loaded.config))
+    _show(loaded, prepare(loaded.config))
 
 
-def _checked(config: Config) -> Endpoint:
-    """Everything that can be known to be wrong before the first call. Raises `ConfigError`."""
-    check_budgets(config, load_prices(config.realtime.prices))
-    load_sounds(config.agents)
-    AgentTools.load(config.agents)
-    hook_bodies.check(config)
-    endpoint = endpoint_of(config.realtime)
-    check_agents(endpoint, config.agents)
-    return endpoint
-
-
-def _show(loaded: Loaded, endpoint: Endpoint) -> None:
+def _show(loaded: Loaded, prepared: Prepared) -> None:
     """Every setting with its origin, the endpoint, and what each agent's session is sent as; warnings go to standard
     error."""
     config = loaded.config
     print(shown(loaded, colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
-    print(f"# the model is reached at {endpoint}")
-    tools = AgentTools.load(config.agents)
+    print(f"\n# the model is reached at {prepared.endpoint}")
+    tools = prepared.tools
     for name, agent in config.agents.items():
         print(f"\n# tools of agent {name}, before those of the application:")
         for line in tools.listed(name, agent):
@@ -163,7 +140,7 @@ def _show(loaded: Loaded, endpoint: Endpoint) -> None:
         session = masked(session_of(agent, declared))
         print(f"\n# session of agent {name}, before the tools of the application:")
         print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
-    for warning in [*loaded.warnings, *_warnings(config, endpoint)]:
+    for warning in [*loaded.warnings, *_warnings(config, prepared.endpoint)]:
         print(f"warning: {warning}", file=sys.stderr)
 
 

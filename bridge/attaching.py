@@ -27,6 +27,7 @@ from bridge.errors import ConfigError, ControlUnavailable
 from bridge.health import CallCounts
 from bridge.http_exchange import Page, json_page
 from bridge.live_call import LiveCall
+from bridge.live_config import LiveConfig
 from bridge.model_choice import ModelChoice, realtime_of
 from bridge.opening import opening_of
 from bridge.outbound import AttachOrder, check_facts
@@ -43,14 +44,14 @@ class Attaching:
 
     def __init__(
         self,
-        config: Config,
+        live: LiveConfig,
         switchboard: Switchboard,
         counts: CallCounts,
         calls: Mapping[str, LiveCall],
         ari: Callable[[], AriApp | None],
         start: Callable[[Expectation], None],
     ) -> None:
-        self._config = config
+        self._live = live
         self._switchboard = switchboard
         self._counts = counts
         self._calls = calls
@@ -64,7 +65,8 @@ class Attaching:
         Raises `ConfigError` for what is no order, and `ControlError`, as `ari_taken.take` does.
         """
         order = _order(wanted)
-        config = self._config
+        now = self._live.now
+        config = now.config
         agent = config.agents.get(order.agent)
         if agent is None:
             raise ConfigError(f"agent: {order.agent!r} is not defined; known: {', '.join(config.agents)}")
@@ -83,7 +85,7 @@ class Attaching:
             control.release_soon(str(error))
             raise
         call_id = uuid4()
-        expectation = Expectation(call_id, control, order.agent, agent, control.media_format)
+        expectation = Expectation(call_id, control, order.agent, agent, control.media_format, now.services)
         expectation.opening = opening_of(agent, order.facts)
         expectation.realtime = realtime
         expectation.ended = lambda record: self._forget(str(call_id))

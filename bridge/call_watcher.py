@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
 from bridge.call_record import CallRecord
+from bridge.config import Config
 from bridge.live_call import LiveCall
 
 _log = logging.getLogger("bridge.watcher")
@@ -29,6 +30,16 @@ class CallWatcher(Protocol):
     async def ended(self, record: CallRecord) -> None:
         """A call has ended, also one that never began; its record is complete. The call holds its slot until this
         returns, for `limits.farewell_s` at most, so what is kept here is kept of every call that counts as ended."""
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A watcher that goes by more of the settings than the agent of each call, which it is shown."""
+
+    def settings_changed(self, config: Config) -> None:
+        """Other settings serve new calls from now on (`live_config`). Synchronous; `config` has been checked, and its
+        sections that are bound to the process are those of the start."""
         ...
 
 

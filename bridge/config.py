@@ -232,7 +232,7 @@ def masked_url(url: str) -> str:
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings in force, where each comes from, what there is to warn of, and the files that were read for them."""
+    """The settings in force, where each comes from, what there is to warn of, and the files that they name."""
 
     config: Config
     origins: Origins
@@ -301,8 +301,16 @@ def load(
         config = _with_instructions(config, origins)
     except ConfigError as error:
         raise ConfigError(origins.located(str(error)), place=error.place) from error
-    files = [agent.instructions_file for agent in config.agents.values() if agent.instructions_file]
-    return Loaded(config=config, origins=origins, warnings=warnings, files=files)
+    return Loaded(config=config, origins=origins, warnings=warnings, files=_files_of(config))
+
+
+def _files_of(config: Config) -> list[str]:
+    """Every file that the settings name, each once."""
+    files = [config.realtime.prices]
+    for agent in config.agents.values():
+        sounds = [name for name in msgspec.structs.asdict(agent.sounds).values() if name != NO_SOUND]
+        files += [agent.instructions_file, *agent.tools, *sounds]
+    return [file for file in dict.fromkeys(files) if file]
 
 
 def _parsed(text: str, source: str) -> tuple[dict[str, Any], Origins, list[str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from bridge.config import Loaded, load
 from bridge.errors import ConfigError
 
-Fingerprint = tuple[tuple[str, int, int, int] | None, ...]
+Stamps = Mapping[str, tuple[int, int, int] | None]
+"""By file: when it was written (ns), how long it is, and which one it is; None: there is none."""
 
 
 class ConfigFile:
@@ -20,24 +21,39 @@ class ConfigFile:
         self.path = path
         self._overrides, self._environ, self._required = overrides, environ, required
         self._loaded: Loaded | None = None
+        self._files: list[str] = []
+        self._stamps: Stamps = {}
 
     def load(self) -> Loaded:
         """The settings as they are now. Raises `ConfigError`, which names what gave the setting at fault."""
+        before = self.stamps()
+        self._stamps = before
         text = self._text()
+        if self._required and self._loaded is not None and not text.strip():
+            # What a full disk leaves behind is valid: it means all defaults.
+            raise ConfigError(f"{self.path}: is empty now; if all defaults are wanted, say so in a comment")
         # From now on: a file that served calls does not go away by intention.
         self._required = self._required or bool(text)
-        self._loaded = load(
-            text, self._environ, self._overrides, source=str(self.path), folder=self.path.resolve().parent
-        )
-        return self._loaded
+        loaded = load(text, self._environ, self._overrides, source=str(self.path), folder=self.path.resolve().parent)
+        self._loaded, self._files = loaded, loaded.files
+        # One that was written between the two looks is to be seen as changed.
+        self._stamps = {**self.stamps(), **{path: it for path, it in before.items() if path in self._watched()}}
+        return loaded
+
+    def loaded_stamps(self) -> Stamps:
+        """`stamps` as they were before the last `load`."""
+        return self._stamps
+
+    def stamps(self) -> Stamps:
+        """Of the file and of all that the settings name; changes when one is written. Never raises."""
+        return {path: _stamp(path) for path in self._watched()}
+
+    def _watched(self) -> list[str]:
+        return [str(self.path), *self._files]
 
     def located(self, error: BaseException) -> str:
         """What to tell of an error: one about a setting names what gave it, whoever found it after `load`."""
         return self._loaded.origins.located(str(error)) if self._loaded is not None else str(error)
-
-    def fingerprint(self) -> Fingerprint:
-        """Differs when the file, or one that was read for it, was written since; never raises."""
-        return tuple(_stamp(path) for path in (str(self.path), *(self._loaded.files if self._loaded else ())))
 
     def _text(self) -> str:
         try:
@@ -50,9 +66,9 @@ class ConfigFile:
             raise ConfigError(f"{self.path}: cannot be read: {error}") from error
 
 
-def _stamp(path: str) -> tuple[str, int, int, int] | None:
+def _stamp(path: str) -> tuple[int, int, int] | None:
     try:
         it = Path(path).stat()
     except OSError:
         return None
-    return path, it.st_mtime_ns, it.st_size, it.st_ino
+    return it.st_mtime_ns, it.st_size, it.st_ino

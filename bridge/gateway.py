@@ -42,6 +42,7 @@ from bridge.gateway_session import GatewaySession, last_error, tools_of
 from bridge.health import CallCounts
 from bridge.leg import CallerLeg, LegEvent
 from bridge.live_call import LiveCall
+from bridge.live_config import LiveConfig
 from bridge.plain_calls import TurnAway
 from bridge.switchboard import NoCallControl, Switchboard
 from bridge.tools import Tool
@@ -107,18 +108,26 @@ class _KeptOpen:
 class Gateway:
     """The clients of one process."""
 
-    def __init__(
-        self, config: Config, switchboard: Switchboard, counts: CallCounts, services: Services, turn_away: TurnAway
-    ) -> None:
-        self._config = config
-        self._settings = config.gateway
+    def __init__(self, live: LiveConfig, switchboard: Switchboard, counts: CallCounts, turn_away: TurnAway) -> None:
+        self._live = live
+        self._settings = live.config.gateway
         self._switchboard = switchboard
         self._counts = counts
-        self._services = services
         self._turn_away = turn_away
         self._clients = 0
-        host = f".{urlsplit(config.realtime.url).hostname or ''}"
-        self._at_openai = host.endswith(_OPENAI)
+
+    @property
+    def _config(self) -> Config:
+        """As a client that comes now is served by it."""
+        return self._live.config
+
+    @property
+    def _services(self) -> Services:
+        return self._live.services
+
+    @property
+    def _at_openai(self) -> bool:
+        return f".{urlsplit(self._config.realtime.url).hostname or ''}".endswith(_OPENAI)
 
     async def open_listeners(self) -> list[trio.SocketListener]:
         """Raises `ConfigError` when the port is taken."""

@@ -100,6 +100,10 @@ class HookDelivery:
         """So much was lost on its way here."""
         self._counts.lost += number
 
+    def settings_changed(self, config: Config) -> None:
+        """Go by these agents from now on."""
+        self._config = config
+
     def hooks_of_agent(self, name: str) -> CallHooks:
         """By the settings; of an agent that is no longer there those of all."""
         agent = self._config.agents.get(name)

@@ -110,6 +110,10 @@ class HookWatcher:
         finally:
             await self._delivery.close()
 
+    def settings_changed(self, config: Config) -> None:
+        """Agents may have other addresses and secrets from now on."""
+        self._delivery.settings_changed(config)
+
     def begins(self, call: LiveCall) -> None:
         """Listen to this call, where somebody wants to be told of it."""
         hooks = hooks_of(self._hooks, call.agent.hooks)

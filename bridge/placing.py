@@ -30,6 +30,7 @@ from bridge.health import CallCounts
 from bridge.hook_bodies import Question
 from bridge.http_exchange import Page, json_page
 from bridge.live_call import LiveCall
+from bridge.live_config import LiveConfig
 from bridge.opening import calling, opening_of
 from bridge.outbound import CallOrder, endpoint_of
 from bridge.placed_call import PlacedCall
@@ -47,7 +48,7 @@ class Placing:
 
     def __init__(
         self,
-        config: Config,
+        live: LiveConfig,
         switchboard: Switchboard,
         counts: CallCounts,
         calls: Mapping[str, LiveCall],
@@ -55,7 +56,7 @@ class Placing:
         start: Callable[[Expectation], None],
         ask: AskHook,
     ) -> None:
-        self._config = config
+        self._live = live
         self._switchboard = switchboard
         self._counts = counts
         self._calls = calls
@@ -69,12 +70,13 @@ class Placing:
 
         Raises `ConfigError` for what may not be called or is no order, `ControlUnavailable` when no call can be placed now.
         """
-        agent = self._config.agents.get(order.agent)
+        now = self._live.now
+        agent = now.config.agents.get(order.agent)
         if agent is None:
-            raise ConfigError(f"agent: {order.agent!r} is not defined; known: {', '.join(self._config.agents)}")
+            raise ConfigError(f"agent: {order.agent!r} is not defined; known: {', '.join(now.config.agents)}")
         endpoint = endpoint_of(order, agent.outbound)
         agent = agent_of_call(agent, order.settings, order.session)
-        realtime = chosen_model(self._config, order.model)
+        realtime = chosen_model(now.config, order.model)
         app = self._admit(order.agent, agent)
         call_id, it = uuid4(), agent.outbound
         control = OutgoingControl(
@@ -88,11 +90,11 @@ class Placing:
             detect=it.machine != "off",
             after_greeting=it.machine == "message",
         )
-        expectation = Expectation(call_id, control, order.agent, calling(agent), app.media_format)
+        expectation = Expectation(call_id, control, order.agent, calling(agent), app.media_format, now.services)
         expectation.opening = opening_of(agent, order.facts)
         expectation.realtime = realtime
-        if self._config.hooks.call_url:
-            expectation.prepare = partial(self._ask_hook, expectation, order, control, agent)
+        if now.config.hooks.call_url:
+            expectation.prepare = partial(self._ask_hook, expectation, order, control, agent, now.config)
         placed = PlacedCall(order, control, expectation, self._calls)
         self._forget()
         self._placed[placed.call_id] = placed
@@ -102,7 +104,7 @@ class Placing:
         return placed
 
     async def _ask_hook(
-        self, expectation: Expectation, order: CallOrder, control: OutgoingControl, agent: Agent
+        self, expectation: Expectation, order: CallOrder, control: OutgoingControl, agent: Agent, config: Config
     ) -> None:
         """Who talks, and how, is the call hook's; whom the order's agent may call, and by which endpoint, is decided."""
         question = Question(
@@ -114,7 +116,7 @@ class Placing:
             called=order.to,
             variables=dict(order.variables),
         )
-        chosen = await self._ask(question, agent, self._config)
+        chosen = await self._ask(question, agent, config)
         if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
             expectation.give_up(*refusal)
         expectation.agent_name, expectation.agent = chosen.agent_name, calling(chosen.agent)
@@ -126,7 +128,7 @@ class Placing:
             await trio.sleep(0.1)
 
     def _admit(self, agent_name: str, agent: Agent) -> AriApp:
-        if not self._config.asterisk.enabled:
+        if not self._live.config.asterisk.enabled:
             raise ConfigError("asterisk.enabled: calls are placed by ARI, which is off; set it to true")
         app = self._ari()
         if app is None or not app.connected:

@@ -11,7 +11,7 @@ import trio
 from bridge import routing, telemetry
 from bridge.agent import Agent
 from bridge.audiosocket_leg import AudioSocketLeg
-from bridge.call import Services, run_call
+from bridge.call import run_call
 from bridge.call_hook import AskHook, Chosen
 from bridge.call_record import CallRecord
 from bridge.config import Config
@@ -20,6 +20,7 @@ from bridge.errors import MediaError, MediaLost
 from bridge.health import CallCounts
 from bridge.hook_bodies import Question
 from bridge.leg import CallControl
+from bridge.live_config import InForce, LiveConfig
 from bridge.next_step import NextSteps
 from bridge.switchboard import NoCallControl, Switchboard
 
@@ -35,18 +36,11 @@ class PlainCalls:
     dialplan is to do after each."""
 
     def __init__(
-        self,
-        config: Config,
-        switchboard: Switchboard,
-        counts: CallCounts,
-        services: Services,
-        turn_away: TurnAway,
-        ask: AskHook,
+        self, live: LiveConfig, switchboard: Switchboard, counts: CallCounts, turn_away: TurnAway, ask: AskHook
     ) -> None:
-        self._config = config
+        self._live = live
         self._switchboard = switchboard
         self._counts = counts
-        self._services = services
         self._turn_away = turn_away
         self._ask = ask
         self.ending: dict[str, trio.Event] = {}
@@ -54,7 +48,8 @@ class PlainCalls:
 
     async def run(self, leg: AudioSocketLeg) -> None:
         """Hold the call of this leg, or refuse it."""
-        name, agent = routing.choose(self._config.routes, self._config.agents, routing.Facts())
+        now = self._live.now
+        name, agent = routing.choose(now.config.routes, now.config.agents, routing.Facts())
         call_id = str(leg.call_id)
         ended = self.ending[call_id] = trio.Event()
 
@@ -62,16 +57,18 @@ class PlainCalls:
             self.steps.remember(call_id, line, trio.current_time())
             ended.set()
 
-        control = NoCallControl(remember if self._config.server.control_address else None)
+        control = NoCallControl(remember if now.config.server.control_address else None)
         try:
-            refusal = routing.refusal(name, agent) or self._switchboard.admit(trio.current_time())
+            # The call hook may have another agent for it.
+            off = None if now.config.hooks.call_url else routing.refusal(name, agent)
+            refusal = off or self._switchboard.admit(trio.current_time())
             if refusal is not None:
                 self._counts.refuse(refusal[0])
                 await self._turn_away(leg.call_id, name, control, *refusal)
                 return
             self._counts.admit(name)
             with self._switchboard.slot():
-                self._counts.end(await self._hold(leg, name, agent, control), name)
+                self._counts.end(await self._hold(leg, name, agent, control, now), name)
         finally:
             ended.set()
             del self.ending[call_id]
@@ -79,17 +76,17 @@ class PlainCalls:
     async def last_questions(self) -> None:
         """Let the dialplans of the last calls ask what comes next, before the door closes for good; at most
         `LAST_QUESTIONS_S`."""
-        if not self._config.server.control_address:
+        if not self._live.config.server.control_address:
             return
         with trio.move_on_after(LAST_QUESTIONS_S):
             since = trio.current_time() - LAST_QUESTIONS_S
             while self.steps.untold_since(since):  # noqa: ASYNC110 - at most 2 s, once
                 await trio.sleep(0.05)
 
-    async def _hold(self, leg: AudioSocketLeg, name: str, agent: Agent, control: NoCallControl) -> str:
+    async def _hold(self, leg: AudioSocketLeg, name: str, agent: Agent, control: NoCallControl, now: InForce) -> str:
         """Returns why the call ended."""
         try:
-            with trio.move_on_after(self._config.limits.first_frame_s):
+            with trio.move_on_after(now.config.limits.first_frame_s):
                 await leg.learn_format()
         except MediaLost as error:
             await self._turn_away(leg.call_id, name, control, EndReason.CALLER_HUNG_UP, str(error))
@@ -98,18 +95,18 @@ class PlainCalls:
             reason, detail, _ = reason_for(error)
             await self._turn_away(leg.call_id, name, control, reason, detail)
             return reason
-        chosen = await self._ask_hook(leg, name, agent)
+        chosen = await self._ask_hook(leg, name, agent, now.config)
         if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
             await self._turn_away(leg.call_id, chosen.agent_name, control, *refusal)
             return refusal[0]
         name, agent = chosen.agent_name, chosen.agent
         telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
-        return (await run_call(leg, control, name, agent, self._services)).reason
+        return (await run_call(leg, control, name, agent, now.services)).reason
 
-    async def _ask_hook(self, leg: AudioSocketLeg, name: str, agent: Agent) -> Chosen:
+    async def _ask_hook(self, leg: AudioSocketLeg, name: str, agent: Agent, config: Config) -> Chosen:
         """Whom the call hook has for this call. Nothing is known of it; the caller, who may have been answered, hears
         silence."""
-        if not self._config.hooks.call_url:
+        if not config.hooks.call_url:
             return Chosen(name, agent)
 
         async def keep_line() -> None:
@@ -119,6 +116,6 @@ class PlainCalls:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_line)
             question = Question(call_id=str(leg.call_id), direction="inbound", agent=name, channel="AudioSocket")
-            chosen = await self._ask(question, agent, self._config)
+            chosen = await self._ask(question, agent, config)
             nursery.cancel_scope.cancel()
         return chosen

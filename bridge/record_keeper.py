@@ -87,6 +87,10 @@ class RecordKeeper:
         self._writers = trio.CapacityLimiter(_WRITERS)
         self._wanted = trio.Event()
 
+    def settings_changed(self, config: Config) -> None:
+        """Agents may have their records kept otherwise, and otherwise long, from now on."""
+        self._config, self._keeping = config, keeping_of(config)
+
     # A call ----------------------------------------------------------------------------------------------------------
 
     def begins(self, call: LiveCall) -> None:

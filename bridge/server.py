@@ -31,7 +31,6 @@ from prometheus_client import ProcessCollector
 
 from bridge import __version__, routing, telemetry
 from bridge.agent import Agent
-from bridge.agent_tools import AgentTools
 from bridge.ari_app import AriApp
 from bridge.ari_control import ChannelControl
 from bridge.attaching import Attaching
@@ -57,12 +56,11 @@ from bridge.http_server import serve_http
 from bridge.lateness import Lateness
 from bridge.leg import CallControl, ControlHungUp
 from bridge.live_call import LiveCall
+from bridge.live_config import ConfigSource, LiveConfig, prepare
 from bridge.media_clock import MediaClock
 from bridge.metrics import Metrics
 from bridge.placing import Placing
 from bridge.plain_calls import PlainCalls
-from bridge.prices import load_prices
-from bridge.sound_files import load_sounds
 from bridge.switchboard import DRAINING, Expectation, Switchboard
 from bridge.tools import ToolRegistry
 from bridge.watchers import watchers_of
@@ -111,8 +109,9 @@ class Ready:
 class Bridge:
     """The calls of one process."""
 
-    def __init__(self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None) -> None:
-        self._config = config
+    def __init__(
+        self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None, source: ConfigSource | None
+    ) -> None:
         self.metrics = _metrics()
         self._lateness = Lateness(config.server.max_lateness_ms)
         lateness = self._lateness
@@ -128,15 +127,17 @@ class Bridge:
             *watchers_of(config, self.metrics, seams.run_blocking, self._webhooks),
             *seams.watchers,
         ]
-        self._services = Services(
+        prepare_with = partial(prepare, application=tools, client=self._webhooks)
+        prepared = prepare_with(config)
+        services = Services(
             realtime=config.realtime,
             limits=config.limits,
             clock=MediaClock(self._lateness.note),
             answer=config.asterisk.answer,
             lag_ms=config.asterisk.lag_ms,
-            tools_for=AgentTools.load(config.agents, tools, self._webhooks).tools_for,
-            sounds=load_sounds(config.agents),
-            prices=load_prices(config.realtime.prices),
+            tools_for=prepared.tools.tools_for,
+            sounds=prepared.sounds,
+            prices=prepared.prices,
             connect_stream=seams.connect_model,
             run_blocking=seams.run_blocking,
             on_call=on_call,
@@ -145,29 +146,26 @@ class Bridge:
         )
         self._seams = seams
         self._draining = trio.Event()
+        self._live = LiveConfig(config, services, prepare_with, source, self.metrics)
         self._ask_hook: AskHook = partial(ask_about, client=self._webhooks)
-        self._plain = PlainCalls(
-            config, self.switchboard, self.counts, self._services, self._turn_away, self._ask_hook
-        )
-        self._gateway = Gateway(config, self.switchboard, self.counts, self._services, self._turn_away)
-        self.desk = ControlDesk(
-            config.server.control_token, self._services.calls, self._plain.ending, self._plain.steps
-        )
-        self.streams = ControlStream(config.server.control_token, self.desk, self._services.calls)
+        self._plain = PlainCalls(self._live, self.switchboard, self.counts, self._turn_away, self._ask_hook)
+        self._gateway = Gateway(self._live, self.switchboard, self.counts, self._turn_away)
+        self.desk = ControlDesk(config.server.control_token, services.calls, self._plain.ending, self._plain.steps)
+        self.streams = ControlStream(config.server.control_token, self.desk, services.calls)
         self.desk.streams = self.streams
         watchers += [self.desk, self.streams]
         self.placing = Placing(
-            config,
+            self._live,
             self.switchboard,
             self.counts,
-            self._services.calls,
+            services.calls,
             lambda: self._ari,
             self._start_placed,
             self._ask_hook,
         )
         self.desk.placing = self.placing
         self.desk.attaching = Attaching(
-            config, self.switchboard, self.counts, self._services.calls, lambda: self._ari, self._start_attached
+            self._live, self.switchboard, self.counts, services.calls, lambda: self._ari, self._start_attached
         )
         self._control_port = 0
 
@@ -185,12 +183,12 @@ class Bridge:
         return Report(
             pid=os.getpid(),
             listening=self._listening,
-            connected=self._ari.connected if self._ari else not self._config.asterisk.enabled,
+            connected=self._ari.connected if self._ari else not self._live.config.asterisk.enabled,
             draining=self.switchboard.draining,
             full=self.switchboard.admit(now) is not None,
             calls=self.switchboard.running,
             calls_waiting=self.switchboard.waiting,
-            calls_max=self._config.server.max_calls,
+            calls_max=self._live.config.server.max_calls,
             admitted=counts.admitted,
             refused=dict(counts.refused),
             ended=dict(counts.ended),
@@ -199,7 +197,7 @@ class Bridge:
 
     async def open_door(self, nursery: trio.Nursery) -> None:
         """Serve the control door in `nursery`, if there is to be one. Raises `ConfigError` when its port is taken."""
-        address = self._config.server.control_address
+        address = self._live.config.server.control_address
         if address:
             serve_door = partial(
                 serve_http,
@@ -215,9 +213,10 @@ class Bridge:
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
         control_scope = trio.CancelScope(shield=True)
         async with aclosing(self._webhooks), trio.open_nursery() as outer:
-            for watcher in self._services.watchers:
+            for watcher in self._live.services.watchers:
                 await outer.start(watcher.run)
-            outer.start_soon(self._services.clock.run)
+            outer.start_soon(self._live.services.clock.run)
+            outer.start_soon(self._live.watch)
             outer.start_soon(self._serve_control, control_scope)
             try:
                 async with trio.open_nursery() as self._calls:
@@ -232,7 +231,7 @@ class Bridge:
                         await self._draining.wait()
                         self._listening = False
                         listening.cancel_scope.cancel()
-                    deadline = trio.current_time() + self._config.limits.drain_s
+                    deadline = trio.current_time() + self._live.config.limits.drain_s
                     self._calls.cancel_scope.deadline = deadline
                 if self._ari is not None:
                     # Somebody must hang up the one when the other has gone. Who still talks when time is up talks on, and
@@ -252,17 +251,17 @@ class Bridge:
 
     async def _serve_control(self, scope: trio.CancelScope) -> None:
         with scope:
-            if self._config.asterisk.enabled:
+            if self._live.config.asterisk.enabled:
                 self._ari = AriApp(
-                    self._config.asterisk,
-                    self._config.limits.ari_request_s,
+                    self._live.config.asterisk,
+                    self._live.config.limits.ari_request_s,
                     self._on_channel,
                     connect_stream=self._seams.connect_ari,
                 )
                 await self._ari.run()
 
     async def _open_listeners(self) -> list[trio.abc.Listener[trio.abc.Stream]]:
-        server = self._config.server
+        server = self._live.config.server
         try:
             return list(await trio.open_tcp_listeners(server.audiosocket_port, host=server.audiosocket_host))
         except OSError as error:
@@ -273,7 +272,7 @@ class Bridge:
 
     async def _open_gateway(self, listening: trio.Nursery) -> int:
         """Serve websocket clients in `listening`, if there are to be any; returns the port."""
-        if not self._config.gateway.enabled:
+        if not self._live.config.gateway.enabled:
             return 0
         listeners = self._seams.gateway_listeners or list(await self._gateway.open_listeners())
         listening.start_soon(
@@ -298,10 +297,11 @@ class Bridge:
         name = ""
         refusal: tuple[EndReason, str] | None = (EndReason.SERVER_DRAINING, DRAINING)
         try:
-            name, agent, variables = await self._route(control)
+            now = self._live.now
+            name, agent, variables = await self._route(control, now.config)
             refusal = self.switchboard.admit(trio.current_time())
             if refusal is None:
-                chosen = await self._ask_about(call_id, control, name, agent, variables)
+                chosen = await self._ask_about(call_id, control, name, agent, variables, now.config)
                 name, agent = chosen.agent_name, chosen.agent
                 refusal = (
                     chosen.refusal or routing.refusal(name, agent) or self.switchboard.admit(trio.current_time())
@@ -320,7 +320,7 @@ class Bridge:
             "call_arrives",
             {"channel": control.name, "caller": control.caller, "called": control.called, "agent": name},
         )
-        expectation = Expectation(call_id, control, name, agent, control.media_format)
+        expectation = Expectation(call_id, control, name, agent, control.media_format, now.services)
         self.switchboard.expect(expectation)
         await self._connect(control, expectation)
 
@@ -377,10 +377,9 @@ class Bridge:
                 # The media came at the same moment: this was for the call that has begun.
                 control.unread(expectation.hung_up)
 
-    async def _route(self, control: ChannelControl) -> tuple[str, Agent, Mapping[str, str]]:
+    async def _route(self, control: ChannelControl, config: Config) -> tuple[str, Agent, Mapping[str, str]]:
         """The agent of a call, with what this call has otherwise, and the variables that decided. Asks Asterisk only where
         a route wants to know more."""
-        config = self._config
         argument, *changes = control.arguments or [""]
         facts = routing.Facts(argument, control.called, control.party[0])
         if names := routing.wanted(config.routes, facts):
@@ -393,7 +392,13 @@ class Bridge:
         return name, agent, facts.variables
 
     async def _ask_about(
-        self, call_id: UUID, control: ChannelControl, name: str, agent: Agent, variables: Mapping[str, str]
+        self,
+        call_id: UUID,
+        control: ChannelControl,
+        name: str,
+        agent: Agent,
+        variables: Mapping[str, str],
+        config: Config,
     ) -> Chosen:
         """Whom the call hook has for this call, where there is one; the caller hears ringing meanwhile."""
         number, caller_name = control.party
@@ -407,11 +412,11 @@ class Bridge:
             arguments=control.arguments,
             variables=dict(variables),
         )
-        return await self._ask_hook(question, agent, self._config)
+        return await self._ask_hook(question, agent, config)
 
     async def _bring_media(self, control: ChannelControl, expectation: Expectation) -> tuple[EndReason, str]:
         """Have Asterisk connect; returns when it has, or what to tell of a call whose media did not come."""
-        config, limits = self._config, self._config.limits
+        config, limits = self._live.config, expectation.services.limits
         outcome = (
             EndReason.MEDIA_NEVER_ARRIVED,
             f"Asterisk did not reach {config.asterisk.media_address} within {limits.media_arrival_s:g} s: "
@@ -444,7 +449,7 @@ class Bridge:
         self, call_id: UUID, agent: str, control: CallControl, reason: EndReason, detail: str
     ) -> CallRecord:
         """End a call that never got as far as `run_call`; it has its record all the same."""
-        with trio.move_on_after(self._config.limits.farewell_s, shield=True):
+        with trio.move_on_after(self._live.config.limits.farewell_s, shield=True):
             await control.release(reason, detail)
         farewell = FAREWELLS[reason]
         record = CallRecord(
@@ -458,16 +463,16 @@ class Bridge:
         record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
         record.error = {"code": None, "message": detail} if farewell.failure else None
         telemetry.call_ended(record, failure=farewell.failure)
-        await tell_of_end(self._services.watchers, record, self._config.limits.farewell_s)
+        await tell_of_end(self._live.services.watchers, record, self._live.config.limits.farewell_s)
         return record
 
     # A media connection has arrived ----------------------------------------------------------------------------------
 
     async def _handle_connection(self, stream: trio.abc.Stream) -> None:
         """One media connection, from its first byte to its end. Whatever goes wrong stays in this call."""
-        farewell_s = self._config.limits.farewell_s
+        farewell_s = self._live.config.limits.farewell_s
         try:
-            with trio.fail_after(self._config.limits.identify_s):
+            with trio.fail_after(self._live.config.limits.identify_s):
                 leg = await identify(stream)
         except (MediaError, trio.TooSlowError) as error:
             why = "no UUID frame in time" if isinstance(error, trio.TooSlowError) else str(error)
@@ -491,7 +496,7 @@ class Bridge:
             await self._hold(leg, expectation)
         elif self.switchboard.came_too_late(leg.call_id):
             _log.warning("media came after its call had been given up; raise limits.media_arrival_s if that is usual")
-        elif not self._config.server.accept_plain_calls:
+        elif not self._live.config.server.accept_plain_calls:
             _log.warning("unknown UUID refused; plain calls are off (server.accept_plain_calls)")
         else:
             await self._plain.run(leg)
@@ -502,7 +507,7 @@ class Bridge:
         )
         try:
             with self.switchboard.slot():
-                services = self._services
+                services = it.services
                 if it.realtime is not None:
                     services = dataclasses.replace(services, realtime=it.realtime)
                 record = await run_call(leg, it.control, it.agent_name, it.agent, services, it.opening)
@@ -530,15 +535,17 @@ async def serve(
     tools: ToolRegistry | None = None,
     on_call: OnCall | None = None,
     supervisor: trio.abc.Stream | None = None,
+    source: ConfigSource | None = None,
     task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve calls in this process until a signal, then drain. A second one, but SIGHUP, ends the running calls at once.
 
     `tools` may be called by the agents; `on_call` is run for each call, beside it (see `live_call`). `supervisor` is the
     worker's end of a `worker_link`: reports go there, and orders come from there, so that any number of signals only
-    drains. Raises `ConfigError` when it can not listen. Cancelling ends all calls, each with its farewell.
+    drains. `source`, from which `config` was loaded, is watched: when its files change, new calls have their settings
+    (`live_config`). Raises `ConfigError` when it can not listen. Cancelling ends all calls, each with its farewell.
     """
-    bridge = Bridge(config, seams or Seams(), tools or ToolRegistry(), on_call)
+    bridge = Bridge(config, seams or Seams(), tools or ToolRegistry(), on_call, source)
     server = config.server
     if server.workers > 1 and not server.worker:
         _log.warning("server.workers is %d, but `serve` is one process; see `bridge.supervisor.run`", server.workers)

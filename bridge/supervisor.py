@@ -31,6 +31,7 @@ from bridge.config import Config
 from bridge.errors import BridgeError, ConfigError
 from bridge.health import Report, WorkerHealth
 from bridge.health_server import serve_health
+from bridge.live_config import ConfigSource
 from bridge.server import OnCall, serve
 from bridge.tools import ToolRegistry
 from bridge.worker_link import DESCRIPTOR_VARIABLE, LinkError, OrderLine, Receiver, inherited, link
@@ -236,6 +237,7 @@ def run(
     *,
     tools: ToolRegistry | None = None,
     on_call: OnCall | None = None,
+    source: ConfigSource | None = None,
     command: Sequence[str] = (),
     check: Callable[[], object] = lambda: None,
 ) -> int:
@@ -250,9 +252,11 @@ def run(
         return trio.run(Supervisor(config, command, os.environ, check).run)
     if config.server.worker == 0 and os.environ.get(DESCRIPTOR_VARIABLE):
         raise ConfigError(f"server.worker: {_NUMBER_VARIABLE} is set, but its number was lost on the way to `run`")
-    trio.run(partial(_serve, config, tools, on_call))
+    trio.run(partial(_serve, config, tools, on_call, source))
     return 0
 
 
-async def _serve(config: Config, tools: ToolRegistry | None, on_call: OnCall | None) -> None:
-    await serve(config, tools=tools, on_call=on_call, supervisor=inherited(os.environ))
+async def _serve(
+    config: Config, tools: ToolRegistry | None, on_call: OnCall | None, source: ConfigSource | None
+) -> None:
+    await serve(config, tools=tools, on_call=on_call, source=source, supervisor=inherited(os.environ))

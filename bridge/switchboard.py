@@ -16,6 +16,7 @@ import trio
 
 from bridge import next_step
 from bridge.agent import Agent
+from bridge.call import Services
 from bridge.call_record import CallRecord
 from bridge.config import MediaFormat, Realtime
 from bridge.destinations import Destination
@@ -122,15 +123,16 @@ def _no_way(where: str, why: str) -> ControlUnavailable:
 
 @dataclass(slots=True)
 class Expectation:
-    """A call that waits for its media connection. `ended` is told its record at the end, whatever became of it. `prepare`
-    comes before anything is asked for: it may change who answers, or `give_up`. `realtime`: the model's endpoint where this
-    call has its own."""
+    """A call that waits for its media connection. `services` are those of the settings that it began with; `ended` is told
+    its record at the end, whatever became of it. `prepare` comes before anything is asked for: it may change who answers,
+    or `give_up`. `realtime`: the model's endpoint where this call has its own."""
 
     call_id: UUID
     control: CallControl
     agent_name: str
     agent: Agent
     media_format: MediaFormat
+    services: Services
     arrived: trio.Event = field(default_factory=trio.Event)
     hung_up: ControlHungUp | None = None
     opening: Opening = ANSWERED

@@ -30,6 +30,7 @@ from sdk_types import check_client, check_server
 
 from bridge.call_watcher import CallWatcher
 from bridge.config import load_config
+from bridge.config_file import ConfigFile
 from bridge.placed_call import PlacedCall
 from bridge.server import OnCall, Ready, Seams, serve
 from bridge.tools import ToolRegistry
@@ -245,10 +246,12 @@ async def house(
     http: httpx.AsyncBaseTransport | None = None,
     folder: Path | None = None,
     watchers: Sequence[CallWatcher] = (),
+    file: Path | None = None,
     limit_s: float = 600.0,
 ) -> AsyncIterator[House]:
     """The bridge, served; `settings` is TOML whose paths begin at `folder`, `overrides` are `section.key` values. `http` is
-    the way to services of the operator's. `limit_s` of virtual time."""
+    the way to services of the operator's. `file` has the settings in the place of `settings`, and is followed. `limit_s` of
+    virtual time."""
     chosen = {
         "realtime.url": "ws://model.test/v1/realtime",
         "realtime.api_key": "test-key",
@@ -261,7 +264,8 @@ async def house(
         "server.control_token": CONTROL_TOKEN,
         **(overrides or {}),
     }
-    config = load_config(settings, {}, chosen, folder=folder)
+    source = ConfigFile(file, chosen, {}, required=True) if file else None
+    config = source.load().config if source else load_config(settings, {}, chosen, folder=folder)
     model = RealtimeServer(script or Script(), observe_received=check_client)
     model.observe = partial(_check_emitted, model.faults)
     ari = ari or AriServer()
@@ -295,6 +299,7 @@ async def house(
                             tools=tools,
                             on_call=on_call,
                             supervisor=supervisor,
+                            source=source,
                             task_status=task_status,
                         )
                     it.stopped.set()

@@ -244,7 +244,7 @@ def test_the_settings_are_read_again_before_workers_are_replaced(
     file = tmp_path / "bridge.toml"
     file.write_text("[server]\nworkers = 2\n")
 
-    def run(config: Config, *, command: Sequence[str], check: Callable[[], object]) -> int:
+    def run(config: Config, *, source: object, command: Sequence[str], check: Callable[[], object]) -> int:
         assert config.server.workers == 2
         assert command[-3:] == ("serve", "--config", "bridge.toml"), "a worker is this command again"
         check()

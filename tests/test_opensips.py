@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from house import house
+from trio.testing import MockClock
 
 from bridge.agent import Agent, TurnDetection
 from bridge.config import Loaded, load, load_config
 from bridge.destinations import Destination
+from bridge.environment import VARIABLES
 from bridge.errors import ConfigError
 from bridge.opensips import PARAMETERS
+from simulators.model_script import Say, Script
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,6 +86,17 @@ def test_the_table_is_that_of_the_connectors_documentation() -> None:
             assert all(known[key] == variable for key in re.findall(r"`(\w+)`", keys))
 
 
+def test_the_page_names_every_parameter_and_every_variable() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    for it in PARAMETERS:
+        (row,) = [row for row in page.splitlines() if row.startswith("| " + ", ".join(f"`{key}`" for key in it.keys))]
+        assert f"| `{it.variable}` |" in row or not it.variable
+        assert f"`{it.place}`" in row or not it.place
+    for variable, place in VARIABLES:
+        (row,) = [row for row in page.splitlines() if f"`{variable}`" in row]
+        assert f"`{place}`" in row
+
+
 def test_values_of_toml_need_not_be_text() -> None:
     agent = load_config('[openai]\ndisabled = true\nmax_tokens = 50\ntools = ["a.py"]', {}).agents["default"]
     assert (agent.disabled, agent.max_output_tokens, agent.tools) == (True, 50, ["a.py"])
@@ -130,6 +145,31 @@ def test_what_stands_for_all_sections_and_what_is_for_others() -> None:
     assert loaded.config.agents["default"].instructions == "One\ntwo 100%"
     assert loaded.origins.of("agents.default.voice") == "conn/opensips.ini:2 (openai.voice)"
     assert loaded.warnings[0] == "conn/opensips.ini: [rtp]: not used, since Asterisk does what they are for"
+
+
+async def test_the_example_is_served_as_it_is(autojump_clock: MockClock) -> None:
+    file = ROOT / "examples/opensips/opensips.ini"
+    async with house(Script.of(Say("Smith's bakery, good morning!", ms=900)), file=file) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        session = it.model.session.config
+        assert session["audio"]["output"]["voice"] == "alloy"
+        assert session["instructions"].startswith("You answer the phone of Smith's bakery.\nYou can tell the time")
+        assert session["max_output_tokens"] == 800
+        detection = session["audio"]["input"]["turn_detection"]
+        assert (detection["threshold"], detection["silence_duration_ms"], detection["prefix_padding_ms"]) == (
+            0.6,
+            400,
+            300,
+        )
+        tools = {tool["name"] for tool in session["tools"]}
+        assert tools == {"hang_up", "transfer_call", "get_time", "who_is_calling", "end_call"}
+        (asked,) = it.model.received_events("response.create")
+        assert (
+            "Say exactly this, and nothing else: Smith's bakery, good morning!" in asked["response"]["instructions"]
+        )
+        channel.hang_up()
+        await it.ended()
 
 
 @pytest.mark.parametrize(
