@@ -288,7 +288,12 @@ class Bridge:
     # A channel has entered Stasis ------------------------------------------------------------------------------------
 
     def _on_channel(self, control: ChannelControl) -> None:
-        self._calls.start_soon(self._prepare_call, control)
+        try:
+            self._calls.start_soon(self._prepare_call, control)
+        except RuntimeError:
+            # All calls have ended, and this process only waits for whom they have transferred: refused as draining.
+            assert self._ari is not None
+            self._ari.soon(self._prepare_call, control)
 
     async def _prepare_call(self, control: ChannelControl) -> None:
         """Have Asterisk dial our AudioSocket port for this channel, and give it up when that does not happen in time."""

@@ -233,6 +233,26 @@ async def test_the_next_process_looks_after_who_was_transferred(autojump_clock: 
         assert channel.dialplan == HUNG_UP
 
 
+async def test_a_process_that_only_waits_for_who_was_transferred_sends_new_callers_on(
+    autojump_clock: MockClock,
+) -> None:
+    """As draining, so that the dialplan asks the next worker; and it ends when they have parted."""
+    async with house(Script.of(WANTS, GOING), settings=DESK) as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee()
+        await it.stasis_call()
+        await it.ended()
+        it.ready.drain()
+        await trio.sleep(10)
+        late = it.ari.incoming_call()
+        record = await it.ended(2)
+        assert (record["reason"], late.dialplan) == ("server_draining", Place())
+        assert late.variables["BRIDGE_END_REASON"] == "server_draining"
+        assert not it.stopped.is_set()
+        desk.channel.hang_up()
+        with trio.fail_after(5):
+            await it.stopped.wait()
+
+
 async def test_a_queue_is_looked_at_before(autojump_clock: MockClock) -> None:
     settings = "[agents.default.transfers.desk]\nto = '620@phones'\nqueue = 'support'\n"
     async with house(Script.of(WANTS, GOING), settings=settings) as it:
