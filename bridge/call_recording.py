@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
 import trio
+from trio.lowlevel import start_thread_soon
 
 from bridge.audio import PcmFormat
-from bridge.errors import BridgeError, ControlError
+from bridge.errors import BridgeError, ControlError, ControlUnavailable
 from bridge.leg import CallControl, CallerAudio, CallerLeg, LegEvent
 from bridge.media_clock import NextFrame
 from bridge.recording import SUFFIX, Recording, file_name, says
@@ -34,6 +36,8 @@ _FRAME_S = 0.020
 # Both sides' frames of 10 s.
 WAITING_PIECES = 1000
 _BYTES_PER_MB = 1_000_000
+# How often Asterisk is asked to delete what must not be kept.
+_TRY_AGAIN_S = 1.0
 
 T = TypeVar("T")
 Tell = Callable[[str, Mapping[str, object]], None]
@@ -156,6 +160,7 @@ class CallRecording:
                 self.fails("a defect of the bridge")
         if self._scope.cancelled_caught:
             self.fails("it could not be completed in time")
+            self._left_behind()
         if self._begun or self._error:
             self._tell("recording_ends", self.facts())
 
@@ -184,11 +189,18 @@ class CallRecording:
     async def _carry_out(self) -> None:
         raise NotImplementedError
 
+    def _left_behind(self) -> None:
+        """It was not completed in time: nobody waits for it any more."""
+
     def _length_ms(self) -> int:
         raise NotImplementedError
 
     def _lost_ms(self) -> int:
         raise NotImplementedError
+
+
+def _unheard(_: object) -> None:
+    """Whatever came of it, the recording has been told as failed."""
 
 
 class _RecordedLine:
@@ -277,6 +289,10 @@ class _ByBridge(CallRecording):
             await self._write(self._frame_at + _FRAME_S)
         await self._run_blocking(self._wav.close)
 
+    def _left_behind(self) -> None:
+        # A thread of its own, which may hang as long as the disk does: else each such call would leave a descriptor open.
+        start_thread_soon(self._wav.close, _unheard)
+
     async def _write(self, until_s: float) -> None:
         """Take what has been noted, and have it written up to this time. The pieces behind that stay in the track."""
         pieces, self._pieces = self._pieces, []
@@ -317,10 +333,9 @@ class _ByAsterisk(CallRecording):
         try:
             if step is not RecordingStep.FAIL:
                 await self._control.record(step, self._file)
-        except ControlError:
+        except ControlError as error:
             if step is RecordingStep.PAUSE:
-                # Better no recording than one that holds what is secret.
-                await self._control.record(RecordingStep.END, self._file)
+                await self._give_up(error)
             raise
         finally:
             if step not in (RecordingStep.BEGIN, RecordingStep.PAUSE, RecordingStep.RESUME):
@@ -328,6 +343,21 @@ class _ByAsterisk(CallRecording):
         if step is RecordingStep.BEGIN:
             self._began_at = trio.current_time()
             self._starts()
+
+    async def _give_up(self, why: ControlError) -> None:
+        """It can not be paused. Better no recording than one that holds what is secret: it is ended, or if that has to wait
+        for ARI too, deleted then."""
+        try:
+            await self._control.record(RecordingStep.END, self._file)
+            return
+        except ControlUnavailable:
+            self.fails(f"{why}; {self._file} may hold what is secret, and is deleted as soon as ARI is there")
+        while True:
+            await trio.sleep(_TRY_AGAIN_S)
+            with suppress(ControlUnavailable):
+                await self._control.record(RecordingStep.DECLINE, self._file)
+                self._begun = False
+                return
 
     def _length_ms(self) -> int:
         """By our clock: Asterisk tells whole seconds."""

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from bridge.errors import RecordingError
 from bridge.recording import numbered
@@ -20,15 +24,30 @@ _CHANNELS = 2
 _ROW_BYTES = 2 * _CHANNELS
 _NAMES_TRIED = 100
 
+P = ParamSpec("P")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[RecordingFile, P], None],
+) -> Callable[Concatenate[RecordingFile, P], None]:
+    @wraps(method)
+    def when_free(file: RecordingFile, /, *arguments: P.args, **named: P.kwargs) -> None:
+        with file._in_use:
+            method(file, *arguments, **named)
+
+    return when_free
+
 
 class RecordingFile:
-    """Made by `create`; then `write`, and at last `close` or `delete`. All raise `RecordingError`."""
+    """Made by `create`; then `write`, and at last `close` or `delete`. All raise `RecordingError`. From several threads one
+    waits for the other, so a `close` behind a thread that hangs closes what that has left open."""
 
     def __init__(self, rate_hz: int, max_bytes: int = 0) -> None:
         self._rate_hz = rate_hz
         self._most = min(max_bytes - HEADER_BYTES, MAX_DATA_BYTES) if max_bytes else MAX_DATA_BYTES
         self._most -= self._most % _ROW_BYTES
         self._number = -1
+        self._in_use = threading.RLock()
         self.path = ""
         self.data_bytes = 0
 
@@ -37,6 +56,7 @@ class RecordingFile:
         """It has the size that it may have."""
         return self.data_bytes >= self._most
 
+    @_one_at_a_time
     def create(self, path: str) -> None:
         """Make a new file, its folders too; another name by `numbered` where there is one of this name already."""
         try:
@@ -55,6 +75,7 @@ class RecordingFile:
         except OSError as error:
             raise self._told(error) from error
 
+    @_one_at_a_time
     def write(self, samples: bytes) -> None:
         """Add interleaved samples, as many as may be; what does not fit into `max_bytes` is left out (`full`). A file that
         can not be written is closed."""
@@ -70,6 +91,7 @@ class RecordingFile:
                 self.close()
             raise self._told(error) if isinstance(error, OSError) else error from error
 
+    @_one_at_a_time
     def close(self) -> None:
         """Idempotent. Some file systems tell only now that something could not be written."""
         if self._number >= 0:
@@ -79,6 +101,7 @@ class RecordingFile:
             except OSError as error:
                 raise self._told(error) from error
 
+    @_one_at_a_time
     def delete(self) -> None:
         """Close and remove it. That somebody else removed it is as good."""
         try:

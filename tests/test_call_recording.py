@@ -426,6 +426,25 @@ async def test_a_disk_that_hangs_at_the_end_holds_up_nobody(autojump_clock: Mock
         assert record["reason"] == "caller_hung_up"
 
 
+async def test_a_disk_that_hangs_at_the_end_leaves_no_file_open(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.call_recording.start_thread_soon", lambda close, unheard: unheard(close()))
+
+    def still_open() -> list[str]:
+        links = [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
+        return [link for link in links if link.startswith(str(tmp_path))]
+
+    async with house(Script.of(Say("Hello.", ms=700)), settings=settings(tmp_path)) as it:
+        channel, _caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        assert still_open() == [str(tmp_path / "1001-Alice.wav")]
+        it.disk.slow_s = 1000
+        channel.hang_up()
+        await it.ended()
+        assert still_open() == []
+
+
 async def test_the_limit_ends_the_recording_and_not_the_call(autojump_clock: MockClock, tmp_path: Path) -> None:
     script = Script.of(Say("Hello.", ms=700), Say("Yes.", ms=100))
     async with house(script, settings=settings(tmp_path, more="max_mb = 1")) as it:
@@ -612,6 +631,29 @@ async def test_a_pause_that_asterisk_does_not_carry_out_ends_the_recording(
         assert not it.ari.recordings["1001-Alice"].live
         channel.hang_up()
         assert (await it.ended())["recording"]["state"] == "failed"
+
+
+async def test_a_pause_that_finds_no_ari_deletes_the_recording_when_it_is_back(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    calls: list[LiveCall] = []
+    config = settings(tmp_path, by="asterisk")
+    async with house(Script.of(Say("Hello.", ms=700)), **await _attended(config, calls)) as it:
+        channel, _caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        it.ari.enabled = False
+        await it.ari.drop_connection()
+        await trio.sleep(0.1)
+        calls[0].pause_recording()
+        failed = await it.hears_of("recording_failed")
+        assert "may hold what is secret" in failed["detail"]
+        assert it.ari.recordings["1001-Alice"].live
+        await trio.sleep(3)
+        it.ari.enabled = True
+        await it.until(lambda: not it.ari.recordings)
+        channel.hang_up()
+        record = (await it.ended())["recording"]
+        assert (record["state"], record["file"]) == ("failed", "")
 
 
 async def test_a_call_without_ari_can_not_be_recorded_by_asterisk(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import wave
 from io import BytesIO
 from pathlib import Path, PurePath
@@ -365,3 +366,28 @@ def test_it_grows_to_its_limit_and_no_further(tmp_path: Path) -> None:
     assert Path(file.path).stat().st_size == 1000
     assert rows(file.path) == (1000 - HEADER_BYTES) // 4
     file.close()
+
+
+def test_a_close_behind_a_thread_that_hangs_closes_what_that_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+    pwrite = os.pwrite
+
+    def hang(number: int, data: bytes, at: int) -> int:
+        hangs.set()
+        assert goes_on.wait(10)
+        return pwrite(number, data, at)
+
+    file = RecordingFile(8000)
+    file.create(str(tmp_path / "a.wav"))
+    monkeypatch.setattr(os, "pwrite", hang)
+    threads = [threading.Thread(target=file.write, args=(bytes(400),)), threading.Thread(target=file.close)]
+    threads[0].start()
+    assert hangs.wait(10)
+    threads[1].start()
+    goes_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert file._number == -1
+    assert file.data_bytes == 400
