@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -21,9 +22,10 @@ from bridge.errors import ConfigError, RecordsAway, RecordsRefused
 from bridge.record_database import RecordDatabase, url_of
 from bridge.record_retention import delete_recording, keeping_of
 from bridge.record_store import DAY_S, CallFilter, Deletion, Keeping, Pruned, RecordStore
-from bridge.record_tables import REVISION, metadata
+from bridge.record_tables import OF_CALL, REVISION, metadata
 
 MIGRATIONS = Path(__file__).parent.parent / "bridge/migrations"
+PAGE = (MIGRATIONS.parent.parent / "docs/records.md").read_text(encoding="utf-8")
 EVERYBODY = CallFilter()
 
 
@@ -81,6 +83,21 @@ def test_the_migrations_make_the_tables_that_the_code_knows(store: RecordStore) 
         "packages"
     ]
     assert {"bridge.migrations", "bridge.migrations.versions"} <= set(packages), "they are installed too"
+
+
+def test_the_page_names_every_column_and_its_examples_run(store: RecordStore) -> None:
+    tables = dict(re.findall(r"(?m)^\| `(\w+)` \|[^|]*\|\n\| --- \| --- \|\n((?:\|.*\n)+)", PAGE))
+    assert set(tables) == {"calls", *OF_CALL}
+    for name, rows in tables.items():
+        named = {word for row in rows.splitlines() for word in re.findall(r"`(\w+)`", row.split("|")[1])}
+        assert named == {column.name for column in metadata.tables[name].columns}
+    (examples,) = re.findall(r"(?s)```sql\n(.*?)```", PAGE)
+    store.write(kept_of(1, answered_turns=[{"at_s": 2.0, "began": "speech_end", "total_ms": 3001.0}]))
+    found = []
+    with store.database.transaction(reads=True) as connection:
+        for statement in examples.split(";")[:-1]:
+            found.append(connection.execute(sql.text(statement)).all())
+    assert [len(rows) for rows in found] == [1, 1, 1, 1, 0]
 
 
 def test_what_is_written_is_read_again_once(store: RecordStore) -> None:
