@@ -2,7 +2,8 @@
 
     handle(stream)
     |- the handshake             within `limits.identify_s`; refusals are HTTP answers
-    |- the first config          a client that says nothing for `CONFIG_WAIT_S` gets the default session, and may change it
+    |- the first config          a client that says nothing for `CONFIG_WAIT_S` gets the default session, and may change it;
+    |                            then the call hook is asked
     |- run_call                  the leg is a `WebSocketLeg`, the control has no channel; `GatewaySession` listens
     `- the last words            why it ended, then a close frame
 
@@ -32,6 +33,7 @@ from bridge import gateway_messages as messages
 from bridge import routing, telemetry
 from bridge.agent import Agent
 from bridge.call import Services, run_call
+from bridge.call_hook import AskHook
 from bridge.call_record import CallRecord
 from bridge.config import Config, Limits, Realtime
 from bridge.ending import FAREWELLS, EndReason, Farewell
@@ -40,9 +42,10 @@ from bridge.gateway_config import base_of, model_of, profile_of, wish_of
 from bridge.gateway_door import PATH, SUBPROTOCOL, Refusal, Visit, visit_of
 from bridge.gateway_session import GatewaySession, last_error, tools_of
 from bridge.health import CallCounts
+from bridge.hook_bodies import Question
 from bridge.leg import CallerLeg, LegEvent
 from bridge.live_call import LiveCall
-from bridge.live_config import LiveConfig
+from bridge.live_config import InForce, LiveConfig
 from bridge.plain_calls import TurnAway
 from bridge.switchboard import NoCallControl, Switchboard
 from bridge.tools import Tool
@@ -58,8 +61,9 @@ _OPENAI = (".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What the first config leads to. `named`: the client chose its agent."""
+    """What the first config leads to. `now`: the bridge's settings at that moment; `named`: the client chose its agent."""
 
+    now: InForce
     name: str
     named: bool
     agent: Agent
@@ -108,26 +112,16 @@ class _KeptOpen:
 class Gateway:
     """The clients of one process."""
 
-    def __init__(self, live: LiveConfig, switchboard: Switchboard, counts: CallCounts, turn_away: TurnAway) -> None:
+    def __init__(
+        self, live: LiveConfig, switchboard: Switchboard, counts: CallCounts, turn_away: TurnAway, ask: AskHook
+    ) -> None:
         self._live = live
         self._settings = live.config.gateway
         self._switchboard = switchboard
         self._counts = counts
         self._turn_away = turn_away
+        self._ask = ask
         self._clients = 0
-
-    @property
-    def _config(self) -> Config:
-        """As a client that comes now is served by it."""
-        return self._live.config
-
-    @property
-    def _services(self) -> Services:
-        return self._live.services
-
-    @property
-    def _at_openai(self) -> bool:
-        return f".{urlsplit(self._config.realtime.url).hostname or ''}".endswith(_OPENAI)
 
     async def open_listeners(self) -> list[trio.SocketListener]:
         """Raises `ConfigError` when the port is taken."""
@@ -145,7 +139,7 @@ class Gateway:
         if isinstance(stream, trio.SocketStream):
             stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
-            with self._client() as number, trio.fail_after(self._config.limits.identify_s):
+            with self._client() as number, trio.fail_after(self._live.config.limits.identify_s):
                 visitor = await self._shake_hands(stream, number)
             if visitor is not None:
                 with self._client():
@@ -170,7 +164,6 @@ class Gateway:
     async def _shake_hands(self, stream: trio.abc.Stream, number: int) -> tuple[ServerProtocol, Visit] | None:
         """Let a client in, or answer why not (None)."""
         protocol = server_protocol()
-        protocol.available_subprotocols = None
         events: list[Any] = []
         while not events:
             data = await stream.receive_some(_READ_BYTES)
@@ -232,12 +225,12 @@ class Gateway:
                 raise
             finally:
                 leg.send_text(messages.closing(reason.value))
-                with trio.move_on_after(self._config.limits.farewell_s, shield=True):
+                with trio.move_on_after(self._live.config.limits.farewell_s, shield=True):
                     await leg.close(FAREWELLS[reason])
 
     async def _hold(self, leg: WebSocketLeg, visit: Visit, peer: str) -> CallRecord:
         """From the first config to the last words."""
-        prepared = await self._first_config(leg, visit)
+        prepared = await self._first_config(leg, visit, peer)
         if isinstance(prepared, tuple):
             name = self._settings.agent
             self._counts.admit(name)
@@ -246,7 +239,8 @@ class Gateway:
         telemetry.notice(
             "call_arrives", {"channel": "websocket", "caller": peer, "called": PATH, "agent": prepared.name}
         )
-        registry = self._services.tools_for(prepared.name, prepared.agent).overlaid(prepared.own)
+        now = prepared.now
+        registry = now.services.tools_for(prepared.name, prepared.agent).overlaid(prepared.own)
         session = GatewaySession(
             leg.send_text,
             form=prepared.form,
@@ -255,7 +249,7 @@ class Gateway:
             own=prepared.own,
             model=prepared.model,
             models=self._settings.models,
-            any_voice=not self._at_openai,
+            any_voice=not _at_openai(now.config),
             warnings=prepared.warnings,
         )
         leg.on_text = session.heard
@@ -264,15 +258,15 @@ class Gateway:
             session.ready(leg.early_audio_bytes + leg.audio_received[1])
 
         services = dataclasses.replace(
-            self._services,
-            realtime=msgspec.structs.replace(self._services.realtime, model=prepared.model),
-            limits=_limits(self._services.limits, named=prepared.named),
+            now.services,
+            realtime=msgspec.structs.replace(now.services.realtime, model=prepared.model),
+            limits=_limits(now.services.limits, named=prepared.named),
             answer="when_ready",
             lag_ms=0,
             tools_for=lambda name, agent: registry,
-            sounds=self._services.sounds if prepared.named else {},
-            on_call=partial(self._attend, leg),
-            watchers=[*self._services.watchers, session],
+            sounds=now.services.sounds if prepared.named else {},
+            on_call=partial(self._attend, leg, now.services),
+            watchers=[*now.services.watchers, session],
         )
         control = GatewayControl(peer, answered)
         kept: CallerLeg = _KeptOpen(leg)
@@ -281,8 +275,9 @@ class Gateway:
             leg.send_text(message)
         return record
 
-    async def _first_config(self, leg: WebSocketLeg, visit: Visit) -> _Prepared | tuple[EndReason, str]:
-        """The session that the client wants, or why there is none: it left, or said nothing that could be used."""
+    async def _first_config(self, leg: WebSocketLeg, visit: Visit, peer: str) -> _Prepared | tuple[EndReason, str]:
+        """The session that the client wants, or why there is none: it left, or said nothing that could be used, or the
+        call hook refused it."""
         wait_s = CONFIG_WAIT_S
         while True:
             try:
@@ -294,12 +289,12 @@ class Gateway:
                 if limit.cancelled_caught:
                     if wait_s != CONFIG_WAIT_S:
                         return self._gone_idle(leg)
-                    return self._prepared({}, visit)
+                    return await self._prepared({}, visit, leg, peer)
                 if message is None:
                     return EndReason.CALLER_HUNG_UP, "the client left before its session began"
                 match messages.decode(message):
                     case messages.Configure(raw=raw):
-                        return self._prepared(raw, visit)
+                        return await self._prepared(raw, visit, leg, peer)
                     case _:
                         _no_session()
             except GatewayError as error:
@@ -307,34 +302,44 @@ class Gateway:
                 if error.code != "no_session":
                     wait_s = self._settings.idle_timeout_s  # for a config that can be used
 
-    def _prepared(self, raw: Mapping[str, Any], visit: Visit) -> _Prepared:
-        """Raises `GatewayError`."""
-        wish = wish_of(raw, any_voice=not self._at_openai)
+    async def _prepared(
+        self, raw: Mapping[str, Any], visit: Visit, leg: WebSocketLeg, peer: str
+    ) -> _Prepared | tuple[EndReason, str]:
+        """What a config leads to, or why the call hook wants no such call. Raises `GatewayError`."""
+        now = self._live.now
+        config = now.config
+        wish = wish_of(raw, any_voice=not _at_openai(config))
         asked = wish.agent or visit.agent
         name = asked or self._settings.agent
-        if name not in self._config.agents:
-            known = ", ".join(sorted(self._config.agents))
+        if name not in config.agents:
+            known = ", ".join(sorted(config.agents))
             raise GatewayError("validation_error", f"agent: {name!r} is unknown; there are {known}")
-        if refusal := routing.refusal(name, self._config.agents[name]):
-            raise GatewayError("validation_error", f"agent: {name!r} takes no calls: {refusal[1]}")
-        if self._at_openai and _has_no_key(self._config.realtime):
+        if _at_openai(config) and _has_no_key(config.realtime):
             raise GatewayError("missing_api_key", messages.CODES["missing_api_key"])
-        model, warning = model_of(wish.model or visit.model, self._config.realtime.model, self._settings.models)
+        model, warning = model_of(wish.model or visit.model, config.realtime.model, self._settings.models)
+        own, agent = tools_of(wish), config.agents[name]
+        profile_of(base_of(agent, named=bool(asked)), wish)  # what can not be needs no question
+        question = Question(call_id=str(leg.call_id), agent=name, caller=peer, called=PATH, channel="websocket")
+        chosen = await self._ask(question, agent, config)
+        if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
+            return refusal
+        named = bool(asked) or chosen.agent_name != name
         return _Prepared(
-            name=name,
-            named=bool(asked),
-            agent=profile_of(base_of(self._config.agents[name], named=bool(asked)), wish),
+            now=now,
+            name=chosen.agent_name,
+            named=named,
+            agent=profile_of(base_of(chosen.agent, named=named), wish),
             model=model,
-            own=tools_of(wish),
+            own=own,
             form=visit.form or wish.form,
             warnings=[*wish.warnings, *([warning] if warning else [])],
         )
 
-    async def _attend(self, leg: WebSocketLeg, live: LiveCall) -> None:
+    async def _attend(self, leg: WebSocketLeg, services: Services, live: LiveCall) -> None:
         """Beside the call: the application's own function, and how long the client has said nothing."""
         async with trio.open_nursery() as nursery:
-            if self._services.on_call is not None:
-                nursery.start_soon(live.attend, self._services.on_call)
+            if services.on_call is not None:
+                nursery.start_soon(live.attend, services.on_call)
             idle_s = self._settings.idle_timeout_s
             while (left_s := leg.last_heard_s + idle_s - trio.current_time()) > 0:  # noqa: ASYNC110 - it moves on
                 await trio.sleep(left_s)
@@ -357,6 +362,11 @@ def _limits(limits: Limits, *, named: bool) -> Limits:
     if named:
         return limits
     return msgspec.structs.replace(limits, caller_silent_prompt_s=0.0, caller_silent_s=math.inf)
+
+
+def _at_openai(config: Config) -> bool:
+    """Whether the model's server is OpenAI's or Azure's, whose voices are known and which want a key."""
+    return f".{urlsplit(config.realtime.url).hostname or ''}".endswith(_OPENAI)
 
 
 def _has_no_key(realtime: Realtime) -> bool:

@@ -39,7 +39,7 @@ _CODE_OF: Mapping[str, str] = {
 WORDS = (
     "response.created", "response.done", "response.output_text.delta", "response.output_text.done", "error",
     "session.update", "session.updated", "speech.started", "speech.stopped", "transcript.partial", "transcript.final",
-    "tool.called", "agent_interrupted", "session_lost", "session_resumed",
+    "playback.stopped", "tool.called", "session_lost", "session_resumed",
 )  # fmt: skip
 
 
@@ -87,10 +87,10 @@ class GatewaySession:
         self._live: LiveCall | None = None
         self._ready = False
         self._results = 0  # of functions, each of which may bring a create_response that is done already
-        self._updates: deque[bool] = deque()  # unanswered session.updates, and whether the client wanted them
+        # Unanswered session.updates, and whether the client wanted them; a server that answers none fills no memory.
+        self._updates: deque[bool] = deque(maxlen=256)
         self._updating = False
         self._texts: dict[str, str] = {}
-        self._audible = ""  # the message that is being spoken
 
     # The client ------------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,6 @@ class GatewaySession:
                     self._form, kind.removeprefix("speech."), facts.get("audio_ms"), facts.get("item_id", "")
                 )
             case "transcript.partial" if facts["role"] == "agent":
-                self._audible = facts["item_id"]
                 yield messages.transcript("assistant", facts["text"], final=False, item_id=facts["item_id"])
             case "transcript.final" if facts["role"] == "caller":
                 yield messages.transcript("user", facts["text"], final=True, item_id=facts["item_id"])
@@ -232,8 +231,8 @@ class GatewaySession:
                 )
             case "tool.called" if facts["name"] in self._own:
                 yield messages.function_call(facts["tool_call_id"], facts["name"], facts["arguments"])
-            case "agent_interrupted":
-                yield messages.interrupted(self._audible, facts["heard_ms"])
+            case "playback.stopped" if facts["reason"] == "interrupted":
+                yield messages.interrupted(facts["item_id"], facts["heard_ms"])
             case "response.created":
                 yield messages.response_started(str(facts.get("response", {}).get("id")))
             case "response.done":

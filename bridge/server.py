@@ -149,7 +149,7 @@ class Bridge:
         self._live = LiveConfig(config, services, prepare_with, source, self.metrics)
         self._ask_hook: AskHook = partial(ask_about, client=self._webhooks)
         self._plain = PlainCalls(self._live, self.switchboard, self.counts, self._turn_away, self._ask_hook)
-        self._gateway = Gateway(self._live, self.switchboard, self.counts, self._turn_away)
+        self._gateway = Gateway(self._live, self.switchboard, self.counts, self._turn_away, self._ask_hook)
         self.desk = ControlDesk(config.server.control_token, services.calls, self._plain.ending, self._plain.steps)
         self.streams = ControlStream(config.server.control_token, self.desk, services.calls)
         self.desk.streams = self.streams

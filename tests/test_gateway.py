@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import trio
@@ -254,6 +255,51 @@ async def test_manual_turns_are_answered_only_when_the_client_asks(autojump_cloc
         await me.speak(tone(500, 300))
         await me.send("clear_audio")
         await it.model.wait_for("input_audio_buffer.clear")
+
+
+async def test_turn_detection_changes_in_both_directions(autojump_clock: MockClock) -> None:
+    script = Script.of(Say("One.", ms=100), Say("Two.", ms=100), Say("Three.", ms=100), transcripts=["a", "b", "c"])
+    async with house(script, overrides=ON) as it, client(it) as me:
+        await me.send("config", turn_detection={"mode": "manual"})
+        await me.hears("session_created")
+        await me.speak(tone(500, 400))
+        await me.send("update_session", turn_detection={"mode": "server_vad"})
+        await me.hears("session_updated")
+        await me.speak(tone(500, 600) + bytes(48 * 800))
+        await me.hears("response_done")
+        await trio.sleep(1)
+        await me.send("update_session", turn_detection={"mode": "manual"})
+        await me.hears("session_updated", 2)
+        await me.speak(tone(500, 600) + bytes(48 * 800))
+        await me.send("commit_audio")
+        await trio.sleep(2)
+        assert len(me.of("response_done")) == 1
+        await me.send("create_response")
+        await me.hears("response_done", 2)
+        assert len(it.model.received_events("response.create")) == 1
+
+
+async def test_the_call_hook_is_asked_about_a_client(autojump_clock: MockClock) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        if len(asked) == 1:
+            return httpx.Response(200, json={"profile": {"instructions": "Say moo.", "voice": "ash"}})
+        return httpx.Response(200, json={"reject": "enough"})
+
+    overrides = ON | {"hooks.call_url": "https://hooks.test/call"}
+    async with house(Script.of(), overrides=overrides, http=httpx.MockTransport(answer)) as it:
+        async with client(it) as me:
+            await me.send("config", voice="coral")
+            await me.hears("ready")
+            session = it.model.session.config
+            assert (session["instructions"], session["audio"]["output"]["voice"]) == ("Say moo.", "coral")
+        async with client(it) as me:
+            await me.send("config")
+            assert await me.is_closed() != 1000
+            assert me.told[-1] == {"type": "closing", "reason": "hook_rejected"}
+        assert (asked[0]["channel"], asked[0]["called"], asked[0]["agent"]) == ("websocket", "/realtime", "default")
 
 
 async def test_a_session_that_is_lost_goes_on_with_its_history_and_the_client_is_told(
