@@ -104,7 +104,7 @@ def _serve(settings: ConfigFile, command: Sequence[str]) -> int:
     config = loaded.config
     endpoint = prepare(config).endpoint
     server = config.server
-    telemetry.set_up_logging(server.log_format, worker=server.worker)
+    telemetry.set_up_logging(server.log_format, worker=server.worker, words=server.log_words)
     if server.worker <= 1:  # the others would say the same
         for warning in [*loaded.warnings, *_warnings(config, endpoint)]:
             _log.warning("%s", warning)

@@ -76,6 +76,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_calls: int = 100
     max_lateness_ms: float = 10.0
     log_format: Literal["console", "json"] = "console"
+    log_words: bool = False
     workers: int = 1
     worker: int = 0
     health_address: str = "127.0.0.1:9192"

@@ -11,6 +11,7 @@ VARIABLES: tuple[tuple[str, str], ...] = (
     ("BRIDGE_AUDIOSOCKET_PORT", "server.audiosocket_port"),
     ("BRIDGE_MAX_CALLS", "server.max_calls"),
     ("BRIDGE_LOG_FORMAT", "server.log_format"),
+    ("BRIDGE_LOG_WORDS", "server.log_words"),
     ("BRIDGE_WORKERS", "server.workers"),
     ("BRIDGE_WORKER", "server.worker"),
     ("BRIDGE_HEALTH_ADDRESS", "server.health_address"),

@@ -1,7 +1,8 @@
 """What is told about calls: one log line per event, and one `CallRecord` per call, whatever happened to it.
 
 Logs go to standard error, as text for people or as one JSON object a line (`server.log_format`). Every line of a call
-carries its id. What a caller keys in is never logged, nor is any secret: facts are given by name, one by one.
+carries its id. What a caller keys in is never logged, nor is any secret: facts are given by name, one by one. What caller
+and agent say is in the log only where `server.log_words` wants it: callers spell their card's number.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def call_ended(record: CallRecord, *, failure: bool) -> None:
     _log.log(logging.WARNING if failure else logging.INFO, "call_ended", extra={"facts": record.facts()})
 
 
-class _OriginFilter(logging.Filter):
+class OriginFilter(logging.Filter):
     """Puts the id of the current call, and the number of this worker, on every line, whoever logs it."""
 
     def __init__(self, worker: int) -> None:
@@ -44,8 +45,30 @@ class _OriginFilter(logging.Filter):
         return True
 
 
+# The events with words in them, and the facts that hold them.
+_WORDS = {"caller_said": "text", "agent_said": "text"}
+
+
+def _facts(record: logging.LogRecord, words: bool) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = getattr(record, "facts", {})
+    hidden = None if words else _WORDS.get(record.getMessage())
+    if hidden in facts:
+        return {("characters" if it == hidden else it): len(v) if it == hidden else v for it, v in facts.items()}
+    return facts
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """The exception's; or one that whoever logs it has written out himself, since not all of it is for the log."""
+    written = getattr(record, "traceback", "")
+    return str(written or (formatter.formatException(record.exc_info) if record.exc_info else ""))
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
+
+    def __init__(self, *, words: bool = False) -> None:
+        super().__init__()
+        self._words = words
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -57,10 +80,10 @@ class JsonFormatter(logging.Formatter):
         for name in ("worker", "call_id"):
             if value := getattr(record, name, ""):
                 line[name] = value
-        for name, value in getattr(record, "facts", {}).items():
+        for name, value in _facts(record, self._words).items():
             line.setdefault(name, value)  # no fact may take a line away from its call
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if told := _traceback(self, record):
+            line["traceback"] = told
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
@@ -70,18 +93,23 @@ class ConsoleFormatter(logging.Formatter):
     Shorter than the JSON line: no empty facts, of figures the half and the longest (`284..294`), of tables no tables.
     """
 
+    def __init__(self, *, words: bool = False) -> None:
+        super().__init__()
+        self._words = words
+
     def format(self, record: logging.LogRecord) -> str:
         stamp = self.formatTime(record, "%H:%M:%S") + f".{int(record.msecs):03}"
         worker, call_id = getattr(record, "worker", 0), getattr(record, "call_id", "")
         origin = (f" w{worker}" if worker else "") + (f" [{call_id[:8]}]" if call_id else "")
-        facts = getattr(record, "facts", {})
+        facts = _facts(record, self._words)
         told = "".join(
             f" {name}={_short(value)}"
             for name, value in facts.items()
             if value not in (None, "", {}, []) and name != "call_id" and not _uncounted(value)
         )
         text = f"{stamp} {record.levelname.lower():7}{origin} {record.getMessage()}{told}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        told = _traceback(self, record)
+        return f"{text}\n{told}" if told else text
 
 
 def _uncounted(value: object) -> bool:
@@ -98,14 +126,21 @@ def _short(value: object) -> str:
     return repr(value) if isinstance(value, str) and " " in value else str(value)
 
 
-def set_up_logging(log_format: Literal["console", "json"], level: int = logging.INFO, *, worker: int = 0) -> None:
-    """Send all logs of the process to standard error in one of the two formats; `worker` is its number, 0: it has none."""
+def set_up_logging(
+    log_format: Literal["console", "json"], level: int = logging.INFO, *, worker: int = 0, words: bool = False
+) -> None:
+    """Send all logs of the process to standard error in one of the two formats; `worker` is its number, 0: it has none.
+    `words`: with what caller and agent say."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
-    handler.addFilter(_OriginFilter(worker))
+    handler.setFormatter((JsonFormatter if log_format == "json" else ConsoleFormatter)(words=words))
+    handler.addFilter(OriginFilter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # The libraries' own stories of connections are ours to tell, in our words.
-    logging.getLogger("websockets").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    quieten_libraries()
+
+
+def quieten_libraries() -> None:
+    """The libraries' own stories of connections are ours to tell, in our words: theirs hold whole URLs and headers."""
+    for name in ("websockets", "httpx", "httpcore", "hpack", "urllib3", "sqlalchemy", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,7 @@ import trio
 
 from bridge import call_tools
 from bridge.errors import ConfigError, ToolError
+from bridge.scrubbing import scrubbed
 from bridge.tool_schema import ArgumentError, FunctionSchema, ToolContext
 
 __all__ = ["MAX_OUTPUT_CHARS", "MAX_THREADS", "Tool", "ToolContext", "ToolRegistry"]
@@ -160,15 +162,19 @@ class ToolRegistry:
         except ArgumentError as error:
             return f"Error: {error}"
         tool, function = prepared
+        secret = context.secure_digits.values() if context is not None else ()
         try:
             with trio.move_on_after(timeout_s) as limit:
                 text = _dumped(await self._called(function), tool)
         except ToolError as error:
-            _log.warning("tool %s failed: %s", name, error.__cause__ or error)
+            why = scrubbed(str(error.__cause__ or error), arguments, secret)
+            _log.warning("tool %s failed: %s", name, why)
             return self._cut(f"Error: {error}")
         except (Exception, SystemExit) as error:
-            # The tool is the application's code: whatever it raises is the model's to hear and ours to log.
-            _log.exception("tool %s failed", name)
+            # The tool is the application's code: whatever it raises is the model's to hear and ours to log, but for what it
+            # was given.
+            text = scrubbed("".join(traceback.format_exception(error)).rstrip(), arguments, secret)
+            _log.error("tool %s failed", name, extra={"traceback": text})
             cause = _first(error)
             return self._cut(f"Error: {name} failed: {type(cause).__name__}: {cause}")
         if limit.cancelled_caught:

@@ -46,6 +46,7 @@ CONFIG = """\
 [server]
 audiosocket_port = {media_port}
 log_format = "json"
+log_words = true
 health_address = ""
 control_address = ""
 [asterisk]

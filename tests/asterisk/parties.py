@@ -278,7 +278,8 @@ def settings_of(
     )
     url = f"ws://127.0.0.1:{ari_port}" if ari_port else exchange.url
     return (
-        f'[server]\naudiosocket_port = {media_port}\nlog_format = "json"\nmax_lateness_ms = 0\nhealth_address = ""\n'
+        f'[server]\naudiosocket_port = {media_port}\nlog_format = "json"\nlog_words = true\n'
+        f'max_lateness_ms = 0\nhealth_address = ""\n'
         f'control_address = ""\n{server}\n'
         f'[asterisk]\nurl = "{url}"\napp = "{app}"\npassword = "bridge"\nmedia_address = "127.0.0.1:{media_port}"\n'
         f'[realtime]\nurl = "ws://127.0.0.1:{model_port}/v1/realtime"\napi_key = "test-key"\n'
