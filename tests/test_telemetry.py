@@ -63,7 +63,9 @@ def line(formatter: logging.Formatter, **extra: Any) -> str:
 
 
 def test_json_lines_carry_call_and_facts() -> None:
-    told = json.loads(line(JsonFormatter(words=True), call_id="abc", facts={"text": 'with "quotes"\nand lines', "ms": 5}))
+    told = json.loads(
+        line(JsonFormatter(words=True), call_id="abc", facts={"text": 'with "quotes"\nand lines', "ms": 5})
+    )
     assert (told["event"], told["call_id"], told["text"], told["ms"]) == (
         "agent_said", "abc", 'with "quotes"\nand lines', 5,
     )  # fmt: skip
@@ -90,7 +92,9 @@ def test_console_lines_show_of_figures_the_half_and_the_longest_and_of_tables_no
 
 
 def test_console_lines_are_short() -> None:
-    text = line(ConsoleFormatter(words=True), call_id="0123456789", facts={"text": "two words", "none": None, "ms": 5})
+    text = line(
+        ConsoleFormatter(words=True), call_id="0123456789", facts={"text": "two words", "none": None, "ms": 5}
+    )
     assert text.endswith("info    [01234567] agent_said text='two words' ms=5")
 
 
