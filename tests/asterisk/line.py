@@ -31,6 +31,7 @@ import trio
 from asterisk import figures
 from asterisk.exchange import RECORDINGS, SHARED, Exchange, Step
 from bridge.config import load_config
+from bridge.config_file import ConfigFile
 from bridge.server import OnCall, Ready, serve
 from bridge.tools import ToolRegistry
 from simulators.caller import Caller
@@ -298,9 +299,11 @@ async def line(
     key: str = "",
     tools: ToolRegistry | None = None,
     on_call: OnCall | None = None,
+    file: Path | None = None,
     limit_s: float = 40.0,
 ) -> AsyncIterator[Line]:
-    """The bridge, served; `settings` is TOML, `overrides` are `section.key` values, `key` the model's only good one."""
+    """The bridge, served; `settings` is TOML, `overrides` are `section.key` values, `key` the model's only good one. `file`
+    has the settings in the place of `settings`, and is followed."""
     tasks_before, files_before = trio.lowlevel.current_statistics().tasks_living, _descriptors()
     test_id = new_test_id()
     app, media_port = f"bridge-{test_id}", free_port()
@@ -328,11 +331,12 @@ async def line(
                     "server.control_token": CONTROL_TOKEN,
                     **(overrides or {}),
                 }
-                config = load_config(settings, {}, chosen)
+                source = ConfigFile(file, chosen, {}, required=True) if file else None
+                config = source.load().config if source else load_config(settings, {}, chosen)
                 served = trio.Event()
 
                 async def run_bridge(task_status: trio.TaskStatus[Ready]) -> None:
-                    await serve(config, tools=tools, on_call=on_call, task_status=task_status)
+                    await serve(config, tools=tools, on_call=on_call, source=source, task_status=task_status)
                     served.set()
 
                 ready = it.ready = await nursery.start(run_bridge)
