@@ -42,6 +42,9 @@ _OVERLOADED = frozenset({429, 502, 503, 504})
 _NAMED_CALLS = 5
 # What was just written need not be read: most receivers take it at once.
 _MOST_FRESH_BYTES = 8_000_000
+# What has waited for long is not to take the core from the calls when its receiver is back: with `MOST_AT_ONCE` places, 80
+# messages a second and URL.
+_OLD_S, _CATCH_UP_S = 60.0, 0.1
 # Taken messages are removed so long after that; killed meanwhile, we send them again.
 _REMOVE_AFTER_S = 0.1
 
@@ -212,6 +215,8 @@ class HookDelivery:
                 self._troubled.add(message.url)
                 _log.warning("hooks: %s; tried again in %.0f s, and then with longer pauses", error, wait_s)
             return
+        if self._unix_s() - message.put_unix_s > _OLD_S:
+            await trio.sleep(_CATCH_UP_S)
         self._counts.delivered += 1
         self._deliveries.delivered(message)
         if message.url in self._troubled:

@@ -36,6 +36,8 @@ _log = logging.getLogger("bridge.hooks")
 # Of one call, while the disk takes nothing: a minute of everything that a session tells but audio.
 MOST_EVENTS = 2000
 MOST_EVENT_BYTES = 2_000_000
+# Of one POST, whatever `batch_events` says: servers commonly take 1 MB.
+MOST_BATCH_BYTES = 250_000
 # Ends of calls, for the same reason; each is some 10 kB.
 MOST_ENDS = 1000
 # A process that ends delivers for so long what it can; the next one does the rest.
@@ -198,7 +200,15 @@ class HookWatcher:
 
 
 def _in_batches(encoded: list[bytes], most: int) -> list[list[bytes]]:
-    return [encoded[at : at + most] for at in range(0, len(encoded), most)]
+    batches: list[list[bytes]] = []
+    size = 0
+    for event in encoded:
+        if not batches or len(batches[-1]) >= most or size + len(event) > MOST_BATCH_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(event)
+        size += len(event)
+    return batches
 
 
 def _show(delivery: HookDelivery, metrics: Metrics) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -207,6 +210,15 @@ async def test_many_events_are_many_posts_in_order(tmp_path: Path, peer: Peer, a
         assert told(peer)[:120] == [f"number.n{number}" for number in range(120)]
 
 
+async def test_large_events_share_no_post(tmp_path: Path, peer: Peer, autojump_clock: Any) -> None:
+    async with processes(tmp_path, peer) as start:
+        call = (await start()).begins()
+        for size in (100_000, 100_000, 100_000, 300_000, 10, 10):
+            call.tell("error", source="server", text="x" * size)
+        posts = [asked.json["events"] for asked in await peer.has(4)]
+        assert [len(post) for post in posts] == [2, 1, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("agent", "hosts"),
     [("sales", ["sales.test", "service.test"]), ("quiet", []), ("default", ["service.test", "service.test"])],
@@ -361,6 +373,56 @@ async def test_what_a_process_left_is_delivered_by_the_next_with_the_same_ids(
         await start()
         assert (await peer.has(2))[0].message_id == tried
         assert told(peer) == ["call.started", "END"]
+
+
+# A process whose call ends while nobody takes messages, and which then dies by its own hand.
+_VICTIM = """
+import os, signal, sys, types, trio
+from bridge.call_events import CallEvent
+from bridge.call_record import CallRecord
+from bridge.call_recording import in_thread
+from bridge.config import load_config
+from bridge.hook_watcher import HookWatcher
+from bridge.webhook_client import WebhookClient
+
+async def main():
+    config = load_config(sys.argv[2], {}, {"server.data_dir": sys.argv[1]})
+    watcher = HookWatcher(config, in_thread, WebhookClient())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watcher.run)
+        heard = []
+        call = types.SimpleNamespace(call_id="1", agent_name="default", agent=config.agents["default"])
+        call.listen = lambda words, tell: heard.append(tell)
+        watcher.begins(call)
+        for number in range(60):
+            heard[0](CallEvent("call", 0.0, "call.n", {"number": number}))
+        await watcher.ended(CallRecord("1", agent="default", reason="caller_hung_up"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+trio.run(main)
+"""
+
+
+async def test_kill_9_right_after_the_end_of_a_call_loses_nothing(
+    tmp_path: Path, peer: Peer, autojump_clock: Any
+) -> None:
+    # Port 9 is nobody's: its messages fail at once, while the process lives.
+    dead = BOTH.replace("http://service.test/hook", "http://127.0.0.1:9/hook")
+    victim = subprocess.run(  # noqa: ASYNC221 - virtual time waits
+        [sys.executable, "-c", _VICTIM, str(tmp_path), dead],
+        cwd=Path(__file__).parent.parent,
+        timeout=60,
+        check=False,
+    )
+    assert victim.returncode == -signal.SIGKILL
+    async with processes(tmp_path, peer) as start:
+        # It died in the world's time, long after that of these tests has begun.
+        bridge = await start("[hooks]\ngive_up_after_s = 2592000" + BOTH.replace("[hooks]", ""))
+        await peer.has(3)
+        await trio.sleep(1)
+        assert told(peer) == ["call.n"] * 60 + ["END"]
+        assert bridge.counts == (3, 0, 0, 0)
+    assert files(tmp_path) == []
 
 
 async def test_what_a_dead_worker_left_is_taken_over_by_a_living_one(

@@ -15,7 +15,7 @@ from http_peer import Asked, Peer, Says
 
 from bridge.outbound import CallOrder
 from simulators.ari_server import Callee, Place
-from simulators.model_script import Say, Script
+from simulators.model_script import Fail, Say, Script
 
 TOLD = """
 [hooks]
@@ -70,6 +70,20 @@ async def test_a_call_is_told_from_its_start_to_its_end(tmp_path: Path, autojump
     assert action["duration_s"] == action["record"]["duration_s"] == record["duration_s"]
     assert action["usage"]["responses"] == 1
     assert left(tmp_path) == []
+
+
+async def test_a_rate_limit_that_ends_a_call_arrives_as_jambonz_has_it(tmp_path: Path, autojump_clock: Any) -> None:
+    peer = Peer()
+    async with hooked(tmp_path, peer, TOLD, *[Fail.rate_limited(7)] * 4) as it:
+        await it.stasis_call()
+        await it.ended()
+        await it.until(lambda: bool(peer.asked) and peer.asked[-1].json["type"] == "call.action")
+    action = peer.asked[-1].json
+    assert (action["completion_reason"], action["reason"]) == ("server failure", "model_failed")
+    assert action["error"]["code"] == "rate_limit_exceeded"
+    assert "7s" in action["error"]["message"]
+    ended = events(peer.asked)[-1]
+    assert (ended["type"], ended["data"]["error"]) == ("call.ended", action["error"])
 
 
 # Before a call is answered ---------------------------------------------------------------------------------------------
