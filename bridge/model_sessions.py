@@ -115,7 +115,7 @@ class ModelSessions:
         """The call is over: let go of every session. Synchronous, idempotent."""
         if self._stands:
             self._stands = False
-            self._tell("session_closed", detail="the call is over")
+            self._apply([Notice("session_closed", {"detail": "the call is over"})])
         for connection in self._connections:
             connection.release()
 
@@ -174,14 +174,11 @@ class ModelSessions:
             connection: RealtimeConnection = await self._holding.start(self._hold, connect_s)
         except ModelError as error:
             reason, detail, code = reason_for(error)
-            self._tell("session_connect_failed", reason=reason.value, detail=detail, code=code)
+            self._apply([Notice("session_connect_failed", {"reason": reason.value, "detail": detail, "code": code})])
             raise
         self._connections.append(connection)
-        self._tell("session_connected", sessions=len(self._connections))
+        self._apply([Notice("session_connected", {"sessions": len(self._connections)})])
         return connection
-
-    def _tell(self, event: str, **facts: object) -> None:
-        self._apply([Notice(event, facts)])
 
     async def _hold(self, connect_s: float, *, task_status: trio.TaskStatus[RealtimeConnection]) -> None:
         """Keep one session open until it is released. Before `started` the end of the call cancels this."""
