@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 from uuid import uuid4
 
 import msgspec
 import pytest
 
+from bridge.call_settings import SETTABLE
 from bridge.control_commands import (
     IN_CALL,
     MAX_BODY,
@@ -209,3 +212,11 @@ def test_every_command_has_its_route_and_its_words_and_the_longest_fits() -> Non
     assert {route.name for route in ROUTES} > set(IN_CALL)
     assert all((kind.__doc__ or "").strip() for kind in IN_CALL.values())
     assert MAX_BODY > 2 * 6 * 65536  # each character of the longest text as \uXXXX, and as much again
+
+
+def test_the_page_has_every_command_and_its_fields() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "control.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_0-9]+)`", page))
+    assert {name for name in IN_CALL} <= named
+    assert {field for kind in IN_CALL.values() for field in kind.__struct_fields__} <= named | {"base64"}
+    assert set(SETTABLE) <= named
