@@ -217,6 +217,6 @@ def test_every_command_has_its_route_and_its_words_and_the_longest_fits() -> Non
 def test_the_page_has_every_command_and_its_fields() -> None:
     page = (Path(__file__).parents[1] / "docs" / "control.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z_0-9]+)`", page))
-    assert {name for name in IN_CALL} <= named
+    assert set(IN_CALL) <= named
     assert {field for kind in IN_CALL.values() for field in kind.__struct_fields__} <= named | {"base64"}
     assert set(SETTABLE) <= named
