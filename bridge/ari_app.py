@@ -284,8 +284,9 @@ class AriApp:
         self._media_made.append(media_id)
 
     def forget(self, control: ChannelControl, *, unfinished: bool = False) -> None:
-        """`control` is released. `unfinished`: its caller could not be told; the next sweep tries again."""
-        if self._callers.get(control.channel_id) is control:
+        """`control` is released. `unfinished`: its caller could not be told; the next sweep tries again. One who is away
+        is told when he is back, and is no new call then."""
+        if self._callers.get(control.channel_id) is control and not control.away:
             del self._callers[control.channel_id]
             if unfinished:
                 self._unfinished[control.channel_id] = control

@@ -288,8 +288,12 @@ class ChannelControl:
         way_back, self._way_back = self._way_back, None
         self._continuing = self._gone = False
         self._returned_with = arguments[1:]
-        self._app.soon(self._join_again)
+        self._app.soon(self._join_again if self._farewell is None else self._finish_late)
         way_back.set()
+
+    async def _finish_late(self) -> None:
+        """The call ended while the caller was away."""
+        self._app.forget(self, unfinished=not await self.finish())
 
     async def _join_again(self) -> None:
         if bridge_id := self.bridge_id:
@@ -472,6 +476,8 @@ class ChannelControl:
             way_back, self._way_back, self._returned_with = self._way_back, None, None
             self._continuing = False
             way_back.set()
+            if self._farewell is not None:
+                self._app.forget(self)
         self.left(cause, detail)
 
     def recording_failed(self, cause: str) -> None:

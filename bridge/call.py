@@ -23,6 +23,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -521,39 +522,44 @@ class _Call:
                 case RunTool():
                     if self._is_manual(command):
                         self._live.tool_wanted(command)
-                    self._tasks.start_soon(self._run_tool, command)
+                    self._start(self._run_tool, command)
                 case AskApproval():
-                    self._tasks.start_soon(self._ask_approval, command)
+                    self._start(self._ask_approval, command)
                 case OpenSession():
                     self._model.reopen()
                 case DropSession(reason=reason, detail=detail, code=code):
                     self._model.drop(reason, detail, code)
                 case OpenSuccessor():
-                    self._tasks.start_soon(self._model.open_successor)
+                    self._start(self._model.open_successor)
                 case SwapSessions():
                     self._model.swap()
                 case ResendAudio(since_s=since_s, until_s=until_s):
                     self._conversation.appended_ms += self._audio.say_again(since_s, until_s)
                 case CheckTransfer(transfer=transfer):
-                    self._tasks.start_soon(self._transfers.check, transfer)
+                    self._start(self._transfers.check, transfer)
                 case Briefed(told=told):
                     self._transfers.briefed(told)
                 case TransferCall():
-                    self._tasks.start_soon(self._transfer, command)
+                    self._start(self._transfer, command)
                 case KeepDigits(name=name, digits=digits):
                     self._live.secure_digits[name] = digits
                 case PressKeys():
-                    self._tasks.start_soon(self._press_keys, command)
+                    self._start(self._press_keys, command)
                 case StartMusic(music=music):
-                    self._tasks.start_soon(self._change_music, partial(self._control.start_music, music))
+                    self._start(self._change_music, partial(self._control.start_music, music))
                 case StopMusic():
-                    self._tasks.start_soon(self._change_music, self._control.stop_music)
+                    self._start(self._change_music, self._control.stop_music)
                 case ClearLegAudio():
                     self._leg.clear_audio_nowait()
                 case EndCall():
-                    self._tasks.start_soon(self._end, command)
+                    self._start(self._end, command)
                 case Happening() | UsageUpdated():
                     self._live.happened(command)
+
+    def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Start a task of the call. One that has ended starts nothing more: an application may still hold it."""
+        with suppress(RuntimeError):  # its nursery is closed
+            self._tasks.start_soon(function, *arguments)
 
     def _count(self, event: str, facts: Mapping[str, object]) -> None:
         record = self.record

@@ -16,6 +16,7 @@ from bridge.ari_target import DialledTarget
 from bridge.config import Asterisk, MediaFormat
 from bridge.destinations import Destination
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable
+from bridge.live_call import LiveCall
 from simulators.ari_server import HUNG_UP, Callee, FakeChannel, Place
 from simulators.model_script import Call, Say, Script
 
@@ -372,6 +373,35 @@ async def test_a_colleague_who_passes_the_caller_on(autojump_clock: MockClock) -
         other.leave(HUNG_UP)
         await it.hears_of("ARI: a transferred call is over")
         assert channel.dialplan == HUNG_UP
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_call_that_is_ended_while_the_caller_is_away_ends_for_him_too(
+    autojump_clock: MockClock, returns: bool
+) -> None:
+    """And does not begin anew when he comes back."""
+    calls: list[LiveCall] = []
+
+    async def attend(call: LiveCall) -> None:
+        calls.append(call)
+
+    async with house(Script.of(WANTS, GOING), settings=SIP, on_call=attend) as it:
+        it.ari.dialplan.add(REFERS)
+        channel, _ = await it.stasis_call()
+        await in_the_dialplan(it, channel)
+        calls[0].hang_up("closing time")
+        assert (await it.ended())["reason"] == "agent_hung_up"
+        if returns:
+            channel.returns("returned", "FAILURE")
+            await it.until(lambda: channel.dialplan == HUNG_UP)
+            assert channel.variables["BRIDGE_END_REASON"] == "agent_hung_up"
+        else:
+            channel.leave(HUNG_UP)
+        await trio.sleep(65)  # a sweep
+        assert len(it.told("call_arrives")) == 1
+        calls[0].hang_up()
+        calls[0].transfer("desk")
+        calls[0].press("1")
 
 
 # At the same moment ----------------------------------------------------------------------------------------------------
