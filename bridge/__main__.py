@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="what was found as a JSON array")
         if name == "call":
             call_command.add_arguments(command)
-    text = "what is kept of ended calls: list, show, export and prune them (docs/records.md)"
+    text = "what is kept of ended calls: list, show, sum up, export and prune them (docs/records.md)"
     calls_command.add_commands(
         commands.add_parser("calls", help=text, description=text[0].upper() + text[1:] + "."), _add_settings
     )

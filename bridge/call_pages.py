@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -95,9 +95,13 @@ def table(calls: Iterable[Row]) -> list[str]:
         )
         for call in calls
     ]
+    return _columns(rows, {1, 7})
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
+    """Lines of equal columns; those whose numbers are in `right` are figures."""
     short = [[_shortened(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*short, strict=True)]
-    right = {1, 7}
     return [
         "  ".join(
             cell.rjust(width) if index in right else cell.ljust(width)
@@ -112,10 +116,56 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _MOST_CELL else f"{text[: _MOST_CELL - 2]}.."
 
 
-def _dollars(call: Row) -> str:
+def _dollars(call: Row, decimals: int = 4) -> str:
     if call["cost_usd"] is None:
         return "-"
-    return f"{'' if call['cost_is_complete'] else '>'}${call['cost_usd']:.4f}"
+    return f"{'' if call['cost_is_complete'] else '>'}${call['cost_usd']:.{decimals}f}"
+
+
+# Sums ------------------------------------------------------------------------------------------------------------------
+
+GROUPS = ("day", "month", "agent", "called", "direction", "reason")
+
+
+def totals(calls: Iterable[Row], by: Sequence[str]) -> list[Row]:
+    """How many calls, minutes and dollars, for each of what `by` (of `GROUPS`) tells apart, in their order; the last row is
+    of all. `failed` are calls that something went wrong in."""
+    sums: dict[tuple[str, ...], Row] = {}
+    everything = _nothing()
+    for call in calls:
+        key = tuple(_group(call, name) for name in by)
+        for it in (sums.setdefault(key, _nothing()), everything):
+            it["calls"] += 1
+            it["failed"] += call["error_message"] is not None
+            it["minutes"] += call["duration_s"] / 60
+            it["cost_usd"] += call["cost_usd"] or 0.0
+            it["cost_is_complete"] &= bool(call["cost_is_complete"])
+    rows = [dict(zip(by, key, strict=True)) | sums[key] for key in sorted(sums)]
+    return [*rows, dict.fromkeys(by, "") | everything] if rows else []
+
+
+def _nothing() -> Row:
+    return {"calls": 0, "failed": 0, "minutes": 0.0, "cost_usd": 0.0, "cost_is_complete": True}
+
+
+def _group(call: Row, name: str) -> str:
+    match name:
+        case "day":
+            return f"{_local(call['began_at']):%Y-%m-%d}"
+        case "month":
+            return f"{_local(call['began_at']):%Y-%m}"
+    return str(call[name])
+
+
+def totals_table(rows: Sequence[Row], by: Sequence[str]) -> list[str]:
+    """One line for each row of `totals`, below a heading."""
+    shown = [(*by, "calls", "failed", "minutes", "cost", "a minute")]
+    for row in rows:
+        each = _dollars(row | {"cost_usd": row["cost_usd"] / row["minutes"]}) if row["minutes"] else "-"
+        names = [row[name] or "-" for name in by] if row is not rows[-1] else ["all", *[""] * (len(by) - 1)]
+        figures = (str(row["calls"]), str(row["failed"]), f"{row['minutes']:.1f}", _dollars(row, 2), each)
+        shown.append((*names, *figures))
+    return _columns(shown, set(range(len(by), len(by) + 5)))
 
 
 # The page --------------------------------------------------------------------------------------------------------------
@@ -168,6 +218,8 @@ def _facts(it: Row, width: int) -> Iterable[str]:
 
 
 def _line(it: Row) -> str:
+    if not it["caller"] and not it["called"]:
+        return f"nothing is known of the caller; agent {it['agent'] or 'unknown'}, {it['media_format'] or 'no media'}"
     caller, called = it["caller"] or "an unknown number", it["called"] or "an unknown number"
     if it["direction"] == "outbound":
         who = f"agent {it['agent']} called {called}" + (f" as {it['caller']}" if it["caller"] else "")

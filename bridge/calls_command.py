@@ -1,4 +1,4 @@
-"""`realtime-bridge calls list|show|export|prune`: what is kept of ended calls, read from its database.
+"""`realtime-bridge calls list|show|totals|export|prune`: what is kept of ended calls, read from its database.
 
 Exit status: 0; 1, no such call, or the database does not answer; 2, something is to be changed first.
 """
@@ -47,6 +47,15 @@ def add_commands(command: argparse.ArgumentParser, add_settings: Callable[[argpa
     show = add("show", "one call: facts, what was said, tools, times, cost")
     show.add_argument("id", metavar="ID", help="its id, or the beginning of it")
     show.add_argument("--json", action="store_true", help="as a JSON object")
+    totals = add("totals", "how many calls, minutes and dollars, by day, agent, number or reason")
+    _add_filters(totals)
+    totals.add_argument(
+        "--by",
+        default="day",
+        metavar="WHAT",
+        help=f"{', '.join(call_pages.GROUPS)}, or several: day,agent (default: day)",
+    )
+    totals.add_argument("--json", action="store_true", help="as a JSON array; its last entry is of all")
     export = add("export", "all calls with everything that is kept, the oldest first")
     _add_filters(export)
     export.add_argument(
@@ -71,7 +80,8 @@ def _add_filters(command: argparse.ArgumentParser) -> None:
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status. Raises `ConfigError`, and `RecordsError` for a database that does
     not answer."""
-    carry_out = {"list": _list, "show": _show, "export": _export, "prune": _prune}[arguments.calls]
+    commands = {"list": _list, "show": _show, "totals": _totals, "export": _export, "prune": _prune}
+    carry_out = commands[arguments.calls]
     with _store(config) as store:
         try:
             status = carry_out(config, store, arguments)
@@ -161,6 +171,21 @@ def _several(found: list[dict[str, object]]) -> Iterator[tuple[str, object]]:
     heading, *lines = call_pages.table(found)
     yield heading, "whole id"
     yield from zip(lines, (call["call_id"] for call in found), strict=True)
+
+
+def _totals(config: Config, store: RecordStore, arguments: argparse.Namespace) -> int:
+    by = arguments.by.split(",")
+    for name in by:
+        if name not in call_pages.GROUPS:
+            raise ConfigError(f"--by {arguments.by}: must be of {', '.join(call_pages.GROUPS)}; several as day,agent")
+    rows = call_pages.totals(store.few_facts(_filter(config, arguments)), by)
+    if arguments.json:
+        print(_json(rows))
+    elif rows:
+        print("\n".join(call_pages.totals_table(rows, by)))
+    else:
+        print("no calls", file=sys.stderr)
+    return 0
 
 
 def _export(config: Config, store: RecordStore, arguments: argparse.Namespace) -> int:

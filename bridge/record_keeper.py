@@ -12,6 +12,7 @@ the log. All of it happens in threads: `docs/records.md` has what the event loop
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ class RecordKeeper:
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Open the database, and keep it in order. Raises `ConfigError` before it has started."""
         try:
-            left = await self._run(self._spool.open)
+            left = await self._run(self._open_spool)
         except SpoolError as error:
             raise ConfigError(
                 f"server.data_dir: {error}; the records of calls wait there while their database is away: make it "
@@ -200,6 +201,13 @@ class RecordKeeper:
             with trio.move_on_after(_CLOSE_S, shield=True):
                 await self._run(self._database.close)
             self._spool.close()
+
+    def _open_spool(self) -> list[Kept]:
+        # Before anybody makes it for all to read.
+        with contextlib.suppress(OSError):
+            self._folder.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o750, exist_ok=True)
+        return self._spool.open()
 
     async def _catch_up(self) -> None:
         """Write what waits on disk, and find out when the database is back."""

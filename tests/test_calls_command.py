@@ -48,7 +48,13 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     )
     store.write(kept_of(2, agent="reminders", direction="outbound", caller="", called="+4917112345", reason="busy"))
     store.write(kept_of(3, AgentRecords(keep_transcript=False, keep_numbers="masked"), cost_usd=None))
-    refused: dict[str, Any] = {"answered_after_s": None, "duration_s": 0.0, "transcript": [], "tool_uses": []}
+    refused: dict[str, Any] = {
+        "error": {"code": None, "message": "full"},
+        "answered_after_s": None,
+        "duration_s": 0.0,
+        "transcript": [],
+        "tool_uses": [],
+    }
     store.write(kept_of(4, reason="refused_busy", detail="=100 calls are running", **refused))
     database.close()
 
@@ -158,6 +164,27 @@ def test_an_id_that_is_not_enough(calls: Calls) -> None:
         1,
         "realtime-bridge: no call's id begins with ffff; `realtime-bridge calls list` has the newest\n",
     )
+
+
+def test_calls_are_summed_up(calls: Calls) -> None:
+    assert calls("totals")[1].splitlines() == [
+        "day         calls  failed  minutes   cost  a minute",
+        "2026-11-27      4       1      4.6  $0.09   $0.0203",
+        "all             4       1      4.6  $0.09   $0.0203",
+    ]
+    assert calls("totals", "--by", "agent,reason")[1].splitlines() == [
+        "agent      reason          calls  failed  minutes   cost  a minute",
+        "bakery     caller_hung_up      2       0      3.1  $0.03   $0.0101",
+        "bakery     refused_busy        1       1      0.0  $0.03         -",
+        "reminders  busy                1       0      1.5  $0.03   $0.0203",
+        "all                            4       1      4.6  $0.09   $0.0203",
+    ]
+    assert (
+        json.loads(calls("totals", "--by", "called", "--agent", "reminders", "--json")[1])[0]["called"]
+        == "+4917112345"
+    )
+    assert calls("totals", "--caller", "nobody")[1:] == ("", "no calls\n")
+    assert "--by hour: must be of day, month" in calls("totals", "--by", "hour")[2]
 
 
 def test_all_of_them_can_be_taken_elsewhere(calls: Calls, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ async def served() -> AsyncIterator[tuple[int, RealtimeServer]]:
             "server.audiosocket_port": "0",
             "server.max_lateness_ms": "0",  # a busy machine is no reason here
             "server.health_address": "",
+            "records.url": "",
             "server.control_address": "",
             "gateway.enabled": "true",
             "gateway.address": "127.0.0.1:0",

@@ -20,6 +20,7 @@ from kept_calls import BEGAN_S, record_of
 from trio.testing import MockClock
 
 from bridge.agent import Agent
+from bridge.call_watcher import Follows
 from bridge.config import Config, load_config
 from bridge.errors import ConfigError, RecordsAway
 from bridge.kept_call import KeptCall
@@ -184,7 +185,12 @@ async def test_the_settings_of_a_call_are_those_that_it_began_with(
     keeper.begins(Call)  # type: ignore[arg-type]
     await keeper.ended(record_of(1))
     await keeper.ended(record_of(2))
-    first, second = calls_in(tmp_path)
+    keeper.settings_changed(config_of(tmp_path, text.replace("9", "8")))
+    await keeper.ended(record_of(3))
+    first, second, third = calls_in(tmp_path)
+    assert third.call["retention_days"] == 8
+    assert isinstance(keeper, Follows)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o750, "nobody else's business"
     assert (first.turns, first.call["caller"], first.call["retention_days"]) == ([], "+49301234****", 9)
     assert (len(second.turns), second.call["caller"], second.call["retention_days"]) == (3, "+493012345678", 0)
     nursery.cancel_scope.cancel()

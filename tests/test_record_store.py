@@ -125,6 +125,7 @@ def test_calls_are_found_by_what_is_known_of_them(store: RecordStore) -> None:
     assert found(party="5678", since_s=BEGAN_S + 300) == [5]
     assert [row["call_id"][:8] for row in store.newest(EVERYBODY, 2)] == ["00000006", "00000005"]
     assert store.starting_with("%") == []
+    assert [row["agent"] for row in store.few_facts(CallFilter(reason="busy"))] == ["reminders"]
 
 
 def test_all_of_them_come_page_by_page(store: RecordStore, monkeypatch: pytest.MonkeyPatch) -> None:
