@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from bridge.origins import DEFAULT
 from bridge.toml_lines import dotted
 
 HIDDEN = "(set, hidden)"
-_WIDEST_ORIGIN = 40
+_WIDEST_ORIGIN = 52
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -50,9 +51,14 @@ def _toml(value: Any) -> str:
 
 def shown(loaded: Loaded, *, colours: bool = False) -> str:
     """The whole page, a setting a line, a blank line between tables. With `colours` what is at its default stands back."""
-    rows = [(loaded.origins.of(path), path, value) for path, value in effective(loaded.config)]
+    source = loaded.origins.source
+    name = PurePath(source).name
+    rows = [
+        (loaded.origins.of(path).replace(f"{source}:", f"{name}:", 1), path, value)
+        for path, value in effective(loaded.config)
+    ]
     width = min(max(len(origin) for origin, _, _ in rows), _WIDEST_ORIGIN)
-    lines, table = [], ""
+    lines, table = ([f"# {name} is {source}", ""] if name != source else []), ""
     for origin, path, value in rows:
         mine = _table_of(path)
         if table and mine != table:

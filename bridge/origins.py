@@ -22,10 +22,10 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Origins:
-    """Of one set of settings, by place: `agents.sales.voice`. `source` names the file."""
+    """Of one set of settings, by place: `agents.sales.voice`. `source` is the file, as it was named."""
 
     def __init__(self, source: str, lines: Mapping[str, int]) -> None:
-        self._source = source
+        self.source = source
         self._of = {place: Origin(f"{source}:{line}") for place, line in lines.items()}
 
     def note(self, place: str, origin: Origin) -> None:
@@ -58,7 +58,7 @@ class Origins:
         As it is if it begins with no setting, with one that nobody set, or with a place already.
         """
         place, colon, remedy = message.partition(": ")
-        if not colon or message.startswith((f"{self._source}:", f"{COMMAND_LINE}, ", "environment variable ")):
+        if not colon or message.startswith((f"{self.source}:", f"{COMMAND_LINE}, ", "environment variable ")):
             return message
         origin = self.blamed(place)
         if origin is None:
