@@ -117,6 +117,14 @@ class Metrics:
         self.uplink = Distribution()
         self.distribution("uplink_latency_seconds", "From a caller's frame to the model's socket.", self.uplink)
 
+    def begin(self, agents: Iterable[str]) -> None:
+        """Show what alerts watch before it has happened: Prometheus sees no increase in a counter that begins with 1."""
+        for agent in agents:
+            self.calls_started.labels(agent)
+            self.calls_ended.labels(agent, "internal_error", "1")
+            self.cost.labels(agent)
+        self.calls_refused.labels("refused_busy")
+
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """One more counter; `_total` is added to its name. Raises `ValueError` where the name is taken."""
         return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)

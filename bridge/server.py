@@ -113,6 +113,7 @@ class Bridge:
         self, config: Config, seams: Seams, tools: ToolRegistry, on_call: OnCall | None, source: ConfigSource | None
     ) -> None:
         self.metrics = _metrics()
+        self.metrics.begin(config.agents)
         self._lateness = Lateness(config.server.max_lateness_ms)
         lateness = self._lateness
         self.metrics.distribution("frame_lateness_seconds", "How late frames left for callers.", lateness.sent)

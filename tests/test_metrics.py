@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -22,7 +21,6 @@ from bridge.usage import UsageTotals
 from bridge.worker_link import Receiver
 from simulators.model_script import Say, Script
 
-PAGE = (Path(__file__).parent.parent / "docs/operations.md").read_text(encoding="utf-8")
 # What promtool checks, and https://prometheus.io/docs/practices/naming: base units, `_total` on counters alone.
 UNITS = ("seconds", "dollars", "bytes", "info")
 NO_UNITS = {"ms", "milliseconds", "minutes", "percent", "usd", "kilobytes", "count", "gauge", "counter"}
@@ -71,15 +69,6 @@ async def test_names_are_as_prometheus_wants_them() -> None:
             assert words[-1] in UNITS, name
 
 
-async def test_the_page_of_the_docs_has_them_all() -> None:
-    told = {
-        name.removeprefix(f"{PREFIX}_") + ("_total" if family.type == "counter" else "")
-        for name, family in page_of(await filled()).items()
-    }
-    table = "".join(re.findall(r"(?m)^\| (`[^|]+) \|", PAGE[PAGE.index("## Metrics") : PAGE.index("## Traces")]))
-    assert set(re.findall(r"`(\w+)`", table)) == told
-
-
 async def test_each_metric_stands_once_whatever_workers_there_are() -> None:
     text = metrics([WorkerHealth(n, Report(pid=n, families=(await filled()).families())) for n in (1, 2)])
     names = re.findall(r"(?m)^# TYPE (\w+)", text)
@@ -122,15 +111,15 @@ async def test_whole_calls_are_counted_and_reported(autojump_clock: MockClock) -
         channel.hang_up()
         await it.ended()
         receiver, families = Receiver(ours, Report), None
-        while families is None or not families[f"{PREFIX}_calls_ended"].samples:
+        while families is None or not any(s.value for s in families[f"{PREFIX}_calls_ended"].samples):
             report = await receiver.receive()
             assert report is not None
             if report.families is not None:
                 page = metrics([WorkerHealth(1, report)])
                 families = {family.name: family for family in text_string_to_metric_families(page)}
         await ours.send_all(msgspec.json.encode({"order": "drain"}) + b"\n")
-    [ended] = families[f"{PREFIX}_calls_ended"].samples
-    assert (ended.value, ended.labels["reason"]) == (1, "caller_hung_up")
+    ended = {s.labels["reason"]: s.value for s in families[f"{PREFIX}_calls_ended"].samples}
+    assert ended == {"caller_hung_up": 1, "internal_error": 0}, "what an alert watches is there before it happens"
     [resumed] = families[f"{PREFIX}_model_reconnects"].samples
     assert resumed.value == 1
     counts = {s.name: s.value for s in families[f"{PREFIX}_prompted_latency_seconds"].samples if "le" not in s.labels}
