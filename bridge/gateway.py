@@ -100,7 +100,8 @@ class _KeptOpen:
 
     @property
     def audio_received(self) -> tuple[int, int]:
-        return self._leg.audio_received
+        """Nothing to judge: a client may send faster than real time, and with gaps."""
+        return 0, 0
 
     def receive_nowait(self) -> list[LegEvent]:
         return self._leg.receive_nowait()

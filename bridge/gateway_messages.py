@@ -298,9 +298,9 @@ def error(code: str, message: str, *, name: str | None = None, provider_code: st
     return _made("error", code=code, message=message, error=name, provider_code=provider_code)
 
 
-def warning(code: str, message: str) -> bytes:
-    """Something was done otherwise than was asked. Not in the original protocol."""
-    return _made("warning", code=code, message=message)
+def warning(code: str, message: str, *, item_id: str | None = None) -> bytes:
+    """Something was done otherwise than was asked, or could not be. Not in the original protocol."""
+    return _made("warning", code=code, message=message, item_id=item_id)
 
 
 def interrupted(item_id: str, heard_ms: int) -> bytes:

@@ -40,6 +40,7 @@ WORDS = (
     "response.created", "response.done", "response.output_text.delta", "response.output_text.done", "error",
     "session.update", "session.updated", "speech.started", "speech.stopped", "transcript.partial", "transcript.final",
     "playback.stopped", "tool.called", "session_lost", "session_resumed",
+    "conversation.item.input_audio_transcription.failed",
 )  # fmt: skip
 
 
@@ -215,11 +216,14 @@ class GatewaySession:
                 )
             case "transcript.partial" if facts["role"] == "agent":
                 yield messages.transcript("assistant", facts["text"], final=False, item_id=facts["item_id"])
-            case "transcript.final" if facts["role"] == "caller":
+            case "transcript.final" if facts["role"] == "caller" and facts["text"]:
                 yield messages.transcript("user", facts["text"], final=True, item_id=facts["item_id"])
-            case "transcript.final" if facts["text"]:
+            case "transcript.final" if facts["role"] == "agent" and facts["text"]:
                 more = {key: facts[key] for key in ("interrupted", "heard_ms")}
                 yield messages.transcript("assistant", facts["text"], final=True, item_id=facts["item_id"], **more)
+            case "conversation.item.input_audio_transcription.failed":
+                why = (facts.get("error") or {}).get("message") or "the server says no more"
+                yield messages.warning("not_transcribed", str(why), item_id=str(facts.get("item_id", "")))
             case "response.output_text.delta":
                 item_id = str(facts.get("item_id"))
                 text = self._texts[item_id] = self._texts.get(item_id, "") + str(facts.get("delta", ""))

@@ -3,9 +3,9 @@
 websockets' sans-I/O protocol reads and makes the frames; here it is driven like every leg, by the `MediaClock`, without a
 task that reads and without one that sends:
 
-* What comes is handed out at most 100 ms of audio (and 16 texts) a turn, in the order in which it came: a client may send
-  faster than real time, several seconds in one message, and neither the clock nor the model's connection is flooded. What
-  waits beyond 1 MB stays in the client's socket.
+* What comes is handed out at most 100 ms of audio (and 16 texts, or one that is long) a turn, in the order of its coming: a
+  client may send faster than real time, several seconds in one message, and neither the clock, which all calls share, nor
+  the model's connection is flooded. What waits beyond 1 MB stays in the client's socket.
 * Audio leaves as the clock paces it, so what the ledger calls played has left us. Behind that only the kernel's buffer is
   ours (`SEND_BUFFER_BYTES`, a third of a second of audio); what the client keeps is the client's.
 * Where there is nothing to hear nothing is sent: the call's own silence is told from speech by identity
@@ -38,6 +38,7 @@ MOST_UNSENT_BYTES = 1024 * 1024
 MOST_WAITING_BYTES = 1024 * 1024
 TURN_AUDIO_BYTES = MODEL_FORMAT.bytes_per_ms * 100
 TURN_TEXTS = 16
+TURN_TEXT_BYTES = 64 * 1024
 # A text that waits costs more than its bytes.
 _TEXT_OVERHEAD_BYTES = 256
 # How long the client may take to answer our close frame.
@@ -108,13 +109,14 @@ class WebSocketLeg:
             return []
         self._read_nowait()
         events: list[LegEvent] = []
-        audio_left, texts_left = TURN_AUDIO_BYTES, TURN_TEXTS
-        while self._inbox and audio_left > 0 and texts_left > 0:
+        audio_left, texts_left, text_left = TURN_AUDIO_BYTES, TURN_TEXTS, TURN_TEXT_BYTES
+        while self._inbox and audio_left > 0 and texts_left > 0 and text_left > 0:
             message = self._inbox[0]
             if isinstance(message, bytes):
                 self._waiting_bytes -= len(message) + _TEXT_OVERHEAD_BYTES
                 self._inbox.popleft()
                 texts_left -= 1
+                text_left -= len(message)
                 if (event := self.on_text(message)) is not None:
                     events.append(event)
                 continue

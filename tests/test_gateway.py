@@ -18,7 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
+from bridge.config import load_config
+from bridge.errors import ConfigError
 from bridge.live_call import LiveCall
+from bridge.server import serve
 from bridge.tools import ToolRegistry
 from simulators.model_script import Call, Fail, Say, Script, tone
 
@@ -512,6 +515,32 @@ async def test_an_application_takes_part_in_a_clients_call(autojump_clock: MockC
         await me.send("config")
         await me.hears("transcript", is_final=True, role="assistant")
     assert seen == [("", "/realtime", "default")]
+
+
+async def test_words_that_nobody_understood_are_not_passed_over(autojump_clock: MockClock) -> None:
+    script = Script.of(Say("Pardon?", ms=100), Say("Yes.", ms=100), transcripts=[None, "Hello."])
+    async with house(script, overrides=ON) as it, client(it) as me:
+        await me.send("config")
+        await me.hears("ready")
+        for n in (1, 2):
+            await me.speak(tone(500, 600) + bytes(48 * 800))
+            await me.hears("transcript", n, role="assistant", is_final=True)
+        started = [told["item_id"] for told in me.of("speech_started")]
+        assert [(told["code"], told["item_id"]) for told in me.of("warning")] == [("not_transcribed", started[0])]
+        assert [(told["text"], told["item_id"]) for told in me.of("transcript", role="user")] == [
+            ("Hello.", started[1])
+        ]
+
+
+async def test_a_port_that_is_taken_is_told_with_its_setting() -> None:
+    (taken,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with taken:
+        address = f"127.0.0.1:{taken.socket.getsockname()[1]}"
+        overrides = ON | {"gateway.address": address, "asterisk.enabled": "false", "server.audiosocket_port": "0"}
+        overrides |= {"server.health_address": "", "server.control_address": "", "records.url": ""}
+        expected = pytest.RaisesExc(ConfigError, match=f"^gateway.address: cannot listen on {address}")
+        with pytest.RaisesGroup(expected, flatten_subgroups=True):
+            await serve(load_config("", {}, overrides))
 
 
 async def test_what_goes_wrong_for_one_client_is_told_to_it_alone(autojump_clock: MockClock) -> None:

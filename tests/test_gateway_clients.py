@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from bridge.config import load_config
@@ -115,6 +116,12 @@ async def test_the_printed_clients_and_the_example_work_unchanged(tmp_path: Path
 def same_speech(heard: bytes, said: bytes) -> bool:
     """Sample for sample, but for the padding of the last frame."""
     return heard[: len(said)] == said and not any(heard[len(said) :])
+
+
+def test_node_is_there_for_the_typescript_client() -> None:
+    """Else the test above went without it."""
+    if shutil.which("node") is None or not has_websocket():
+        pytest.skip("needs node 20.10 or later for the TypeScript client")
 
 
 def has_websocket() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,8 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
@@ -172,6 +175,53 @@ async def test_what_waits_is_bounded(autojump_clock: trio.testing.MockClock) -> 
         leg.receive_nowait()
     assert leg._waiting_bytes < websocket_leg.MOST_WAITING_BYTES + 65536
     assert leg.audio_received[1] == 400 * websocket_leg.TURN_AUDIO_BYTES
+
+
+async def test_texts_do_not_keep_the_clock_either(autojump_clock: trio.testing.MockClock) -> None:
+    leg, far = ends(await make_pair(8 << 20))
+    heard: list[bytes] = []
+    leg.on_text = heard.append
+    for text in (b"x" * 100_000, b"y" * 100_000, *(b"%d" % number for number in range(40))):
+        await far.write(text)
+    per_turn = []
+    while len(heard) < 42:
+        before = len(heard)
+        leg.receive_nowait()
+        per_turn.append(len(heard) - before)
+    assert max(per_turn) <= websocket_leg.TURN_TEXTS
+    assert heard[:2] == [b"x" * 100_000, b"y" * 100_000]
+    assert [count for count in per_turn if count][:2] == [1, 1], "a long one is alone in its turn"
+    assert heard[2:] == [b"%d" % number for number in range(40)]
+
+
+@given(
+    st.lists(st.integers(1, 4000), min_size=1, max_size=12), st.lists(st.integers(1, 900), min_size=1, max_size=40)
+)
+def test_whatever_pieces_the_network_makes_of_it(sizes: list[int], cuts: list[int]) -> None:
+    """Messages of any size in packets of any size: the same samples in the same order, and a text in its place."""
+
+    async def check() -> None:
+        leg, far = ends(await make_pair(1 << 20))
+        said = b"".join(bytes([n % 251]) * size for n, size in enumerate(sizes))
+        at = 0
+        for size in sizes:
+            far.protocol.send_binary(said[at : at + size])
+            at += size
+        far.protocol.send_text(b'{"type":"dtmf","digit":"1"}')
+        wire = b"".join(far.protocol.data_to_send())
+        events: list[LegEvent] = []
+        for cut in itertools.cycle(cuts):
+            packet, wire = wire[:cut], wire[cut:]
+            if not packet:
+                break
+            await far.stream.send_all(packet)
+            events += leg.receive_nowait()
+        while not events or events[-1] != CallerDigit("1"):
+            events += leg.receive_nowait()
+        heard = b"".join(event.pcm for event in events if isinstance(event, CallerAudio))
+        assert heard == said[: len(said) // 2 * 2]
+
+    trio.run(check)
 
 
 async def test_half_a_sample_waits_for_its_other_half(autojump_clock: trio.testing.MockClock) -> None:
