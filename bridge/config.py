@@ -276,4 +276,5 @@ def warnings_of(config: Config) -> list[str]:
         found += unkept_promises(agent, at)
         found += recording.advice(agent.recording, agent.records.keep_numbers, at)
         found += session_advice(session_of(agent, []), model, at)
+    found += hooks.advice(config.hooks, {name: agent.hooks for name, agent in config.agents.items()})
     return found

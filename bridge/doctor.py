@@ -3,6 +3,7 @@
     configuration    the file and the environment
     port ... media   Asterisk (`doctor_asterisk`, `doctor_media`)
     model            a session for each agent (`doctor_model`)
+    hooks            a message to each URL (`doctor_hooks`)
     python ... pacing  this machine (`doctor_host`)
 
 Each check stands alone and tells its trouble as a `Finding`; what can not be tried because of an earlier trouble is told
@@ -12,8 +13,11 @@ as skipped. Safe beside a running bridge.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 
-from bridge import doctor_asterisk, doctor_host, doctor_model
+import httpx
+
+from bridge import doctor_asterisk, doctor_hooks, doctor_host, doctor_model, hook_bodies
 from bridge.config import Config, warnings_of
 from bridge.doctor_media import Listen, listen
 from bridge.endpoint import check_agents, endpoint_of
@@ -22,6 +26,7 @@ from bridge.findings import Finding, fail, ok, skipped, warn
 from bridge.prices import check_budgets, load_prices
 from bridge.realtime_client import ConnectStream
 from bridge.sound_files import load_sounds
+from bridge.webhook_client import WebhookClient
 
 Report = Callable[[Finding], None]
 
@@ -39,6 +44,7 @@ async def examine(
     model: bool = True,
     connect_ari: ConnectStream | None = None,
     connect_model: ConnectStream | None = None,
+    http: httpx.AsyncBaseTransport | None = None,
     listen: Listen = listen,
     pacing_s: float | None = None,
 ) -> None:
@@ -49,6 +55,7 @@ async def examine(
     """
     try:
         load_sounds(config.agents)
+        hook_bodies.check(config)
         check_budgets(config, load_prices(config.realtime.prices))
         endpoint = endpoint_of(config.realtime)
         check_agents(endpoint, config.agents)
@@ -72,6 +79,8 @@ async def examine(
         )
     else:
         report(skipped("model", "not tried: --no-model"))
+    async with aclosing(WebhookClient(http)) as client:
+        await doctor_hooks.check_hooks(config.hooks, config.agents, report, client)
     report(doctor_host.check_python())
     report(doctor_host.check_files(config.server.max_calls))
     report(doctor_host.check_memory(config.server.max_calls * workers))

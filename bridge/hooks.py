@@ -116,6 +116,20 @@ def problems(hooks: Hooks | AgentHooks, at: str) -> Iterator[tuple[str, str]]:
         yield from ((f"{at}.{key}", remedy) for right, key, remedy in rows if not right)
 
 
+def advice(hooks: Hooks, agents: Mapping[str, AgentHooks]) -> list[str]:
+    """What is valid and will most likely not do what is wanted."""
+    told = {name: hooks_of(hooks, own) for name, own in agents.items()}
+    found = []
+    if hooks.event_url and not any(it.event_url and it.events for it in told.values()):
+        found.append('hooks.events: names no event, so hooks.event_url is told nothing; "all" is everything')
+    asked = hooks.call_url or any(it.event_url or it.action_url for it in told.values())
+    if asked and not any(it.secret for it in told.values()):
+        found.append(
+            "hooks.secret: none is set, so nobody can know that requests are the bridge's; set BRIDGE_HOOKS_SECRET"
+        )
+    return found
+
+
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
 _OURS = frozenset(

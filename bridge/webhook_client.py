@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -33,6 +34,8 @@ MOST_ANSWER_BYTES = 1_000_000
 _MOST_CONNECTIONS = 100
 # Servers commonly keep an idle connection for 5 s (node) to 75 s (nginx); a request that meets the end fails.
 _KEEP_S = 4.0
+# Some services give each customer an address that is itself the secret.
+_KEY_IN_PATH = re.compile(r"/(?=[^/]*\d)[^/]{16,}")
 # So much of an answer that nobody wants is read, to keep the connection; else it is closed.
 _MOST_UNREAD_BYTES = 65_536
 # To let go of a connection, whoever hangs at its other end.
@@ -52,13 +55,13 @@ class Receiver:
 
     @property
     def where(self) -> str:
-        """For logs: the URL without user, password and query."""
+        """For logs: the URL without user, password and query, and without what may be a key in its path."""
         try:
             url = urlsplit(self.url)
             port = f":{url.port}" if url.port else ""
         except ValueError:
             return "an unreadable URL"
-        return f"{url.scheme}://{url.hostname or ''}{port}{url.path}"
+        return f"{url.scheme}://{url.hostname or ''}{port}{_KEY_IN_PATH.sub('/***', url.path)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from bridge.config import load_config
+from bridge.config import load_config, warnings_of
 from bridge.config_shown import effective
 from bridge.errors import ConfigError
-from bridge.hooks import CallHooks, hooks_of
+from bridge.hooks import CallHooks, advice, hooks_of
 
 FILE = """
 [hooks]
@@ -54,6 +54,24 @@ def test_secrets_are_shown_nowhere() -> None:
 
 def test_the_secret_may_come_from_the_environment_alone() -> None:
     assert load_config("", {"BRIDGE_HOOKS_SECRET": "from there"}).hooks.secret == "from there"
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("", []),
+        ("event_url = 'https://a.test/'\nsecret = 'x'", ["hooks.events: names no event"]),
+        ("event_url = 'https://a.test/'\nevents = ['all']", ["hooks.secret: none is set"]),
+        ("call_url = 'https://a.test/'", ["hooks.secret: none is set"]),
+        ("event_url = 'https://a.test/'\nsecret = 'x'\n[agents.a.hooks]\nevents = ['all']", []),
+    ],
+)
+def test_what_will_not_do_what_is_wanted_is_warned_of(text: str, warned: list[str]) -> None:
+    config = load_config(f"[hooks]\n{text}", {})
+    found = advice(config.hooks, {name: agent.hooks for name, agent in config.agents.items()})
+    assert [told for told in warnings_of(config) if "hooks" in told] == found
+    assert len(found) == len(warned)
+    assert all(told.startswith(begin) for told, begin in zip(found, warned, strict=True))
 
 
 @pytest.mark.parametrize(

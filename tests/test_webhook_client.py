@@ -134,6 +134,19 @@ async def test_asking_ends_when_another_try_is_useless_or_too_late(
         assert trio.current_time() - began == pytest.approx(lasted_s)
 
 
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("https://me:hidden@service.test:8443/hooks?token=hidden#x", "https://service.test:8443/hooks"),
+        ("https://hooks.test/services/T0000/Xy7f83kd93jf83jf0", "https://hooks.test/services/T0000/***"),
+        ("https://service.test/a-long-name-without-figures", "https://service.test/a-long-name-without-figures"),
+        ("http://[hidden", "an unreadable URL"),
+    ],
+)
+def test_what_logs_say_of_a_receiver(url: str, where: str) -> None:
+    assert Receiver(url).where == where
+
+
 async def test_nobody_listens(autojump_clock: Any) -> None:
     service = peer(OK)
     service.up = False
