@@ -13,7 +13,7 @@ import msgspec
 
 from bridge import call_tools, realtime
 from bridge.barge_in import Reaction
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, SessionAway
 from bridge.history import Speaker
 from bridge.responses import APART, Ask
 from bridge.session import PCM_FORMAT, checked, merged
@@ -36,7 +36,7 @@ def carry_out(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) 
             fields = _response(_object(event, "response")) if event.get("response") is not None else {}
             if fields.get("conversation") == "none":
                 apart = {**fields, "metadata": {**(fields.get("metadata") or {}), APART: "1"}}
-                _send(talk, realtime.create_response(apart))
+                _send_now(talk, realtime.create_response(apart))
             else:
                 talk.responses.want(Ask(fields, foreign=True))
         case "response.cancel":
@@ -55,7 +55,7 @@ def carry_out(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: float) 
         case "input_audio_buffer.append":
             raise ConfigError("input_audio_buffer.append: the caller's audio is the bridge's to send")
         case str():
-            _send(talk, msgspec.json.encode(event))
+            _send_now(talk, msgspec.json.encode(event))
         case _:
             raise ConfigError("a client event needs a type; see the Realtime API's list")
 
@@ -116,7 +116,9 @@ def _create_item(talk: Talk, tools: ToolUse, event: Mapping[str, Any], now: floa
     if item.get("type") == "message" and item.get("role") in _SPEAKERS and text is not None:
         item = {**item, "id": item.get("id") or talk.new_item_id()}
         talk.history.wrote(item["id"], _SPEAKERS[item["role"]], text)
-    _send(talk, realtime.create_item(item, event.get("previous_item_id")))
+        _send(talk, realtime.create_item(item, event.get("previous_item_id")))
+    else:
+        _send_now(talk, realtime.create_item(item, event.get("previous_item_id")))
 
 
 def _text_of(item: Mapping[str, Any]) -> str | None:
@@ -133,6 +135,15 @@ def _send(talk: Talk, payload: bytes) -> None:
     """Without a session the event is void; what must outlive sessions has been kept already."""
     if talk.session_stands:
         talk.commands.send(payload)
+
+
+def _send_now(talk: Talk, payload: bytes) -> None:
+    """What nothing here remembers. Raises `SessionAway` rather than lose it."""
+    if not talk.session_stands:
+        raise SessionAway(
+            "no session stands now, and this event would be lost; send it again when one does (session_connected)"
+        )
+    talk.commands.send(payload)
 
 
 def _object(event: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ channel's `app_data` names the app of its dialplan, whatever app has it now. Sta
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ logger = logging.getLogger("bridge.ari")
 
 TAKEN, RETURNED = "taken", "returned"
 """The first argument with which the channel enters our app, and the other one again; the second is why it returns."""
+
+
+_NUMBER = re.compile(r"-\d+$", re.ASCII)  # of a worker, in the name of its app
 
 
 class TakenControl(ChannelControl):
@@ -117,5 +121,7 @@ def _origin(app: AriApp, channel: dict[str, Any], return_to: str) -> str:
             f"channel {channel['id']} runs {place['app_name'] or 'nothing'} in the dialplan at {where}, where ARI can not "
             f"take it: send it there to Stasis({app.config.app},...) for an agent, or to Stasis() of an app of yours first"
         )
-    origin = return_to or str(place["app_data"]).partition(",")[0]
-    return "" if origin == app.config.app else origin
+    origin, ours = str(place["app_data"]).partition(",")[0], app.config.app
+    if not return_to and origin != ours and _NUMBER.sub("", origin) == _NUMBER.sub("", ours):
+        raise ChannelBusy(f"channel {channel['id']} is in {origin}, another worker's app: ask at that worker's door")
+    return return_to or ("" if origin == ours else origin)

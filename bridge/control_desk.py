@@ -38,7 +38,7 @@ from bridge.control_commands import (
 from bridge.control_door import Describe, OpenStream, Wish, no_such_call, refusal, wish_of
 from bridge.control_openapi import description
 from bridge.ending import EndReason
-from bridge.errors import ChannelBusy, ChannelUnknown, ConfigError, ControlError, ControlUnavailable
+from bridge.errors import ChannelBusy, ChannelUnknown, ConfigError, ControlError, ControlUnavailable, SessionAway
 from bridge.http_exchange import Page, Request, json_page
 from bridge.http_server import TakeOver
 from bridge.live_call import LiveCall
@@ -150,6 +150,8 @@ class ControlDesk:
         """Carry out one command; what does not go is told as a page too. Cancelled, it may have been begun."""
         try:
             return await self._carry_out(wish)
+        except SessionAway as error:
+            return refusal(409, str(error))
         except ConfigError as error:
             return refusal(400, str(error))
         except ChannelUnknown as error:

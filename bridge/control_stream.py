@@ -34,6 +34,8 @@ from bridge.websocket_server import HandedOver, serve_websockets
 _log = logging.getLogger("bridge.control")
 
 MOST_CLIENTS = 32
+# Who has not shown the token yet takes no place of those who have.
+MOST_STRANGERS = 16
 # For the first message of a client that has shown no token yet.
 TOKEN_S = 5.0
 # At the end of the process, for all clients together.
@@ -53,6 +55,7 @@ class ControlStream:
         self._calls = calls
         self._handed = HandedOver()
         self._clients: set[_Client] = set()
+        self._strangers = 0
         self._begun: set[str] = set()
         self._server: Server | None = None
 
@@ -79,7 +82,9 @@ class ControlStream:
 
     def open(self, wish: OpenStream) -> TakeOver | Page:
         """How the connection that asked for this goes on."""
-        if len(self._clients) + self._handed.waiting >= MOST_CLIENTS:
+        if not wish.trusted and self._strangers + self._handed.waiting >= MOST_STRANGERS:
+            return refusal(503, "too many clients without a token are being waited for; send it as a header")
+        if len(self._clients) + (self._handed.waiting if wish.trusted else 0) >= MOST_CLIENTS:
             return refusal(503, f"{MOST_CLIENTS} clients have a websocket here already, which is the most")
         if wish.trusted and wish.call_id and (refused := self._desk.missing(wish.call_id)):
             return refused
@@ -108,11 +113,14 @@ class ControlStream:
         wish = HandedOver.context_of(connection)
         assert isinstance(wish, OpenStream)
         client = _Client(wish.call_id)
-        self._clients.add(client)
         try:
             if not wish.trusted and not await self._authenticated(connection):
                 await connection.aclose(CloseCode.POLICY_VIOLATION, "the first message must be authenticate")
                 return
+            if len(self._clients) >= MOST_CLIENTS:
+                await connection.aclose(CloseCode.TRY_AGAIN_LATER, f"{MOST_CLIENTS} clients are here already")
+                return
+            self._clients.add(client)
             if client.only and (refused := self._desk.missing(client.only)):
                 await connection.aclose(CloseCode.POLICY_VIOLATION, f"no call {client.only}: {refused.status}")
                 return
@@ -128,16 +136,23 @@ class ControlStream:
             client.leave()
 
     async def _authenticated(self, connection: ServerConnection) -> bool:
-        with trio.move_on_after(TOKEN_S):
-            try:
-                wanted = asked(await connection.recv())
-            except MessageError:
-                return False
-            if wanted.name != "authenticate" or not is_token(str(wanted.fields.get("token", "")), self._token):
-                return False
-            await connection.send(answer(wanted.id, json_page(200, {})), text=True)
-            return True
-        return False
+        self._strangers += 1
+        try:
+            with trio.move_on_after(TOKEN_S):
+                return await self._shows_token(connection)
+            return False
+        finally:
+            self._strangers -= 1
+
+    async def _shows_token(self, connection: ServerConnection) -> bool:
+        try:
+            wanted = asked(await connection.recv())
+        except MessageError:
+            return False
+        if wanted.name != "authenticate" or not is_token(str(wanted.fields.get("token", "")), self._token):
+            return False
+        await connection.send(answer(wanted.id, json_page(200, {})), text=True)
+        return True
 
     async def _write(self, connection: ServerConnection, client: _Client, everything: trio.CancelScope) -> None:
         while True:

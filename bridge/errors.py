@@ -2,6 +2,7 @@
 
     BridgeError
     |- ConfigError            the operator: a setting is wrong; the message names file, key and remedy
+    |  `- SessionAway             an application: it asked for something at a time when there is no session
     |- MediaError             the far end of the media connection (Asterisk's AudioSocket)
     |  |- MediaProtocolError      it sent what the protocol does not allow
     |  `- MediaLost               the connection broke (reset), or no caller audio came for too long
@@ -47,6 +48,10 @@ class ConfigError(BridgeError):
     def __init__(self, message: str, *, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+
+
+class SessionAway(ConfigError):
+    """What an application wants of the model's session can not be done now: no session stands. Later it may."""
 
 
 class MediaError(BridgeError):

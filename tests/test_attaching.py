@@ -83,11 +83,13 @@ async def test_what_can_not_be_attached_says_why(autojump_clock: MockClock) -> N
         dialled = it.ari.call_elsewhere("ivr")
         it.ari.other_apps["ivr"].remove(dialled.id)
         dialled.elsewhere = ""
+        sibling = it.ari.call_elsewhere("bridge-2")
         model = {"host": "other.test", "api_key": "k"}
         for channel, more, status, says in (
             ("nobody.1", {}, 404, "Asterisk has no channel nobody.1"),
             (inbound.id, {}, 409, "has an agent already"),
             (dialled.id, {}, 409, "send it there to Stasis(bridge-1,...)"),
+            (sibling.id, {}, 409, "another worker's app"),
             ("realtime-media-x", {}, 409, "the bridge's own"),
             ("a/b", {}, 400, "channel: must be the id"),
             (waits.id, {"agent": "moon"}, 400, "agent: 'moon' is not defined; known: default"),

@@ -118,6 +118,27 @@ async def test_everything_that_an_application_may_do_in_a_call(autojump_clock: M
         assert channel.dialplan == Place(), "the caller goes on behind Stasis()"
 
 
+async def test_an_event_that_would_be_lost_between_two_sessions_is_refused(autojump_clock: MockClock) -> None:
+    async with house(hello()) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said")
+        [call] = (await it.ask("GET", "/calls"))[1]["calls"]
+        it.model_up = False
+        await it.model.session.drop()
+        await it.hears_of("session_lost")
+        event = f"/calls/{call['id']}/client_event"
+        status, told = await it.ask("POST", event, {"type": "conversation.item.retrieve", "item_id": "x"})
+        assert (status, "no session stands now" in told["error"]) == (409, True)
+        session = {"type": "realtime", "max_output_tokens": 300}
+        assert (await it.ask("POST", event, {"type": "session.update", "session": session}))[0] == 202
+        it.model_up = True
+        await it.hears_of("session_resumed")
+        await trio.sleep(0.1)
+        assert it.model.session.config["max_output_tokens"] == 300, "what the bridge keeps is told to the next one"
+        channel.hang_up()
+        await it.ended()
+
+
 async def test_no_token_no_deed(autojump_clock: MockClock) -> None:
     async with house(hello()) as it:
         assert (await it.ask("GET", "/calls", token=""))[0] == 401
