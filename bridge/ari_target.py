@@ -74,7 +74,9 @@ class DialledTarget:
         media, consulted = (self._consult_id, True) if self._consulting else (call, False)
         self._consulting = True  # the media is in no bridge from here on: `release` brings it back to the caller
         await attempt(request("POST", f"bridges/{media}/removeChannel", channel=self._control.media_id))
-        await self._stop_music()
+        if self._music and not await attempt(self._control.stop_music()):
+            raise ControlUnavailable("Asterisk does not answer; the caller would go on hearing music")
+        self._music = False
         await request("POST", f"bridges/{call}/addChannel", channel=self._channel.channel_id)
         if self._channel.gone or self._control.gone:
             # Told just before the answer: nobody would ever tell `Joined`, and the other one would hear nothing.

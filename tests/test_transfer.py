@@ -558,6 +558,19 @@ async def test_a_caller_whose_warm_transfer_fails_without_ari_gets_the_agent_bac
         assert (await it.ended())["reason"] == "caller_hung_up"
 
 
+async def test_nobody_is_joined_with_a_caller_whose_music_can_not_be_stopped(autojump_clock: MockClock) -> None:
+    """It would cover the colleague's voice, and no call would be left whose business it is."""
+    async with house(Script.of(WANTS, GOING, SORRY), settings=DESK + 'music = "jazz"\n') as it:
+        desk = it.ari.callees["PJSIP/600"] = Callee()
+        channel, _ = await it.stasis_call()
+        with it.ari.never_answers("DELETE channels/demo"):
+            assert "music" in (await it.hears_of("transfer_failed"))["message"]
+        await it.until(lambda: channel.music == "")
+        assert (call_bridge(it), desk.channel.dialplan) == (["demo", "media"], HUNG_UP)
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
 async def test_a_caller_who_comes_back_as_ari_is_lost_is_joined_with_it(autojump_clock: MockClock) -> None:
     async with house(Script.of(WANTS, GOING, SORRY), settings=SIP) as it:
         it.ari.dialplan.add(REFERS)
