@@ -404,7 +404,7 @@ class ChannelControl:
         if self._gone or self._hung_up or self._farewell is None:
             return True
         action, reason, detail, cause = self._farewell
-        app, uri, config = self._app, f"channels/{self.channel_id}", self._app.config
+        app, uri = self._app, f"channels/{self.channel_id}"
         try:
             await self._set_variables(reason, detail)
         except ControlRefused:
@@ -416,14 +416,24 @@ class ChannelControl:
         if action is ChannelAction.HANG_UP:
             why = {"reason": "normal"} if cause == UNKNOWN else {"reason_code": str(cause)}
             return await attempt(app.request("DELETE", uri, **why))
-        where: dict[str, str] = {}
-        if config.continue_context:
-            where["context"] = config.continue_context
-        if config.continue_extension:
-            where |= {"extension": config.continue_extension, "priority": "1"}
-        elif where:
-            where |= {"extension": "s", "priority": "1"}
-        return await attempt(app.request("POST", f"{uri}/continue", **(where or self._way_on)))
+        return await attempt(app.request("POST", f"{uri}/continue", **await self._continue_at()))
+
+    async def _continue_at(self) -> Mapping[str, str]:
+        """Where the caller goes on by the settings; nothing: at the priority behind Stasis()."""
+        config = self._app.config
+        if not (config.continue_context or config.continue_extension):
+            return self._way_on
+        context, exten = config.continue_context or self._context, config.continue_extension or "s"
+        with suppress(ControlError):
+            if context and await ari_checks.has_extension(self._app, self.channel_id, context, exten, "1") is False:
+                logger.error(
+                    "ARI: the dialplan has no %s@%s (asterisk.continue_context, continue_extension), and would hang the "
+                    "caller up; %s goes on behind Stasis()",
+                    *(exten, context, self.name),
+                )
+                return self._way_on
+        place = {"extension": exten, "priority": "1"}
+        return place | {"context": context} if context else place
 
     async def _set_variables(self, reason: str, detail: str) -> None:
         """Raises `ControlError`. One request each: the plural form is younger than many an Asterisk."""

@@ -27,8 +27,9 @@ ENDPOINT = re.compile(r"[A-Za-z]\w*/[^\s&|,]+", re.ASCII)
 """What Asterisk can dial, one of it."""
 _SIP = re.compile(r"(sips?:[^\s<>,;@]+@[^\s<>,@]+|tel:\+?[\d*#-]+)", re.ASCII)
 _NUMBER = "{number}"
-# Longer is no telephone number (E.164 has 15 digits), and a model can write anything.
-_LONGEST_NUMBER = 32
+# Whatever a pattern allows: a model can write anything, a caller can make it, and with `/`, `&` or `@` in it a number would
+# be another call than the one that is meant. Longer than 32 is no telephone number (E.164 has 15 digits).
+_DIALLABLE = re.compile(r"[\w+*#.-]{1,32}", re.ASCII)
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +71,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def takes(self, number: str) -> bool:
         """Whether the model may give this number."""
-        return bool(self.number) and len(number) <= _LONGEST_NUMBER and re.fullmatch(self.number, number) is not None
+        known = bool(self.number) and _DIALLABLE.fullmatch(number) is not None
+        return known and re.fullmatch(self.number, number) is not None
 
     def at(self, number: str) -> Destination:
         """This destination with `number` filled in."""

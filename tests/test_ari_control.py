@@ -277,6 +277,18 @@ async def test_release_continues_where_the_settings_say(autojump_clock: trio.tes
         assert channel.dialplan == Place("fallback", "s", "1")
 
 
+async def test_a_setting_that_leads_nowhere_costs_no_caller(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asterisk takes any place, and hangs up who is sent to one that is not there."""
+    config = msgspec.structs.replace(CONFIG, continue_context="falback")
+    async with running(config) as setup:
+        channel, control = await setup.joined_call()
+        await control.release(EndReason.MODEL_LOST, "")
+        assert channel.dialplan == Place()
+    assert "no s@falback (asterisk.continue_context" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("destination", "place"),
     [

@@ -181,6 +181,14 @@ def test_the_model_gives_a_number_only_where_it_may() -> None:
     assert "can not be connected with the number '0900123'" in sent(commands)[0]["item"]["output"]
 
 
+@pytest.mark.parametrize(
+    ("number", "taken"),
+    [("301", True), ("301&PJSIP/0900", False), ("9@trunk", False), ("３０１", False), ("", False)],
+)
+def test_a_pattern_that_is_too_wide_lets_nobody_call_somebody_else(number: str, taken: bool) -> None:
+    assert Destination(endpoint="PJSIP/{number}@trunk", number=".*").takes(number) is taken
+
+
 def test_hang_up_and_transfer_in_one_breath() -> None:
     rig = Rig(AGENT).greeted()
     rig.created()
