@@ -7,11 +7,12 @@ and their defaults are those of `settings`, which this module passes on.
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -92,22 +93,25 @@ def load(
         config = _with_secrets(_convert(tree), environ)
     except ConfigError as error:
         raise ConfigError(origins.located(str(error)), place=error.place) from error
+    given: list[_Given] = []
     for setting, warning in opensips.of_environment(environ):
-        name = setting.written
         warnings += [warning] if warning else []
         if setting.place:
             earlier = origins.written(setting.place)
             if earlier.startswith(f"{opensips.SECTION}."):
-                warnings.append(f"{earlier}: the environment variable {name} wins, other than with OpenSIPS")
-            config = _set(tree, origins, setting.place, setting.value, Origin(f"environment variable {name}"))
-    for name, path in reversed(VARIABLES):
-        if environ.get(name):
-            config = _set(tree, origins, path, environ[name], Origin(f"environment variable {name}"))
-    for path, value in (overrides or {}).items():
+                warnings.append(
+                    f"{earlier}: the environment variable {setting.written} wins, other than with OpenSIPS"
+                )
+            given.append((setting.place, setting.value, f"environment variable {setting.written}"))
+    given += [
+        (place, environ[it], f"environment variable {it}") for it, place in reversed(VARIABLES) if environ.get(it)
+    ]
+    config = _set(config, tree, origins, given)
+    for path in overrides or {}:
         if path.partition(".")[0] not in _SCALAR_SECTIONS or path.count(".") != 1:
             known = ", ".join(sorted(_SCALAR_SECTIONS))
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
-        config = _set(tree, origins, path, value, Origin(COMMAND_LINE))
+    config = _set(config, tree, origins, [(path, value, COMMAND_LINE) for path, value in (overrides or {}).items()])
     config = _with_secrets(config, environ)
     if number := config.server.worker:
         config, common = config.for_worker(number), config
@@ -156,16 +160,36 @@ def _parsed(text: str, source: str) -> tuple[dict[str, Any], Origins, list[str]]
     return tree, origins, warnings
 
 
-def _set(tree: dict[str, Any], origins: Origins, place: str, value: Any, origin: Origin) -> Config:
-    """`_convert` with one more setting, which no line of the file gave."""
-    opensips.assign(tree, place, value)
-    origins.note(place, origin)
+_Given: TypeAlias = tuple[str, Any, str]
+"""A setting that no line of the file gave: its place, its value, and what gave it."""
+
+
+def _set(config: Config, tree: dict[str, Any], origins: Origins, given: Sequence[_Given]) -> Config:
+    """`config` of `tree` with these settings, which are put into both tables."""
+    if not given:
+        return config
+    before = copy.deepcopy(tree)
+    for place, value, where in given:
+        opensips.assign(tree, place, value)
+        origins.note(place, Origin(where))
     try:
         return _convert(tree)
+    except ConfigError:
+        # One by one, to know which it was: a hundred agents take 40 ms each time.
+        for place, value, where in given:
+            opensips.assign(before, place, value)
+            _blaming(before, origins, place, where)
+        raise
+
+
+def _blaming(tree: dict[str, Any], origins: Origins, place: str, where: str) -> None:
+    """Raises what `_convert` does, with what gave the last setting."""
+    try:
+        _convert(tree)
     except ConfigError as error:
         if error.place == place:
             raise ConfigError(origins.located(str(error)), place=place) from error
-        raise ConfigError(f"{origin.where}: {error}", place=error.place) from error
+        raise ConfigError(f"{where}: {error}", place=error.place) from error
 
 
 def _changed(old: Config, new: Config) -> list[str]:

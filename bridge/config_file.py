@@ -69,6 +69,6 @@ class ConfigFile:
 def _stamp(path: str) -> tuple[int, int, int] | None:
     try:
         it = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name of a file at all
         return None
     return it.st_mtime_ns, it.st_size, it.st_ino

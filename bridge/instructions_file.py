@@ -18,8 +18,8 @@ def read_instructions(path: str) -> str:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (paths begin at the folder of the settings' file)") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file at all
+        raise ConfigError(f"{path!r}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{path}: has more than {MOST_BYTES} bytes; is it the right file?")
     try:

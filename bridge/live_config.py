@@ -164,21 +164,26 @@ class LiveConfig:
         except BridgeError as error:
             self._refuse(str(error))
             return False
+        except Exception:
+            self._failed()
+            return True
         try:
             config, waiting = _with_sections_of_start(self.config, loaded.config)
-            prepared = await run(lambda: self._prepare(config))
+            # A hundred agents take 0.1 s, and the media clock is the event loop's.
+            prepared, warnings = await run(lambda: (self._prepare(config), warnings_of(config)))
+            self._put_in_force(config, prepared)
+            for place in waiting:
+                where = loaded.origins.of(place)
+                _log.warning("%s: has changed (%s), which takes effect with a restart only", place, where)
+            for warning in [*loaded.warnings, *warnings]:
+                _log.warning("%s", warning)
         except BridgeError as error:
             self._refuse(source.located(error))
         except Exception:
-            _log.exception(
-                "a defect of the bridge: the changed settings could not be put in force; the old ones stay"
-            )
-            self._successful.set(0)
-        else:
-            self._put_in_force(loaded, config, waiting, prepared)
+            self._failed()
         return True
 
-    def _put_in_force(self, loaded: Loaded, config: Config, waiting: list[str], prepared: Prepared) -> None:
+    def _put_in_force(self, config: Config, prepared: Prepared) -> None:
         services = dataclasses.replace(
             self.services,
             realtime=config.realtime,
@@ -198,11 +203,11 @@ class LiveConfig:
                 watcher.settings_changed(config)
         if tells(config) and not self._tells:
             _log.warning("agents: hooks are new here, and nobody delivers them before a restart")
-        for place in waiting:
-            origin = loaded.origins.of(place)
-            _log.warning("%s: has changed (%s), which takes effect with a restart only", place, origin)
-        for warning in [*loaded.warnings, *warnings_of(config)]:
-            _log.warning("%s", warning)
+
+    def _failed(self) -> None:
+        """Never at the cost of the process, which has calls."""
+        self._successful.set(0)
+        _log.exception("a defect of the bridge: changed settings could not be put in force; the old ones stay")
 
     def _refuse(self, why: str) -> None:
         """Once for each mistake, however often it is tried."""

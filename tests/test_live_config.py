@@ -14,6 +14,7 @@ import trio
 from house import House, house
 from trio.testing import MockClock
 
+from bridge import live_config
 from bridge.call import Services
 from bridge.call_watcher import CallWatcher
 from bridge.config import Config
@@ -24,6 +25,7 @@ from bridge.live_config import LiveConfig, prepare
 from bridge.media_clock import MediaClock
 from bridge.metrics import PREFIX, Metrics
 from bridge.outbound import CallOrder
+from bridge.sounds import Sound
 from simulators.ari_server import Callee
 from simulators.model_script import Say, Script
 
@@ -153,6 +155,10 @@ async def watched(file: Path, log: pytest.LogCaptureFixture, *watchers: CallWatc
         ("[agents.x]\ntools = ['b.py']", "bridge.toml:2: agents.x.tools[0]: "),
         ("[agents.x]\nbudget_usd = 1\n[realtime]\nmodel = 'm'", "bridge.toml:2: agents.x.budget_usd: model 'm'"),
         ("[realtime]\nurl = 'wss://host'", "bridge.toml:2: realtime.url: has no path"),
+        (
+            "[agents.x]\ninstructions_file = 'a\\u0000'".replace("'", '"'),
+            "bridge.toml:2: agents.x.instructions_file: ",
+        ),
         ("", "bridge.toml: is empty now"),
         (None, "bridge.toml: no such file"),
     ],
@@ -215,6 +221,34 @@ async def test_watchers_follow_and_hooks_that_nobody_delivers_are_named(
         assert it.told() == ["agents: hooks are new here, and nobody delivers them before a restart"]
 
 
+async def test_what_the_new_file_names_is_loaded_with_it_and_followed(
+    autojump_clock: MockClock, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tools(it: Watched) -> list[str]:
+        agent = it.live.config.agents["default"]
+        return [tool["name"] for tool in it.live.services.tools_for("default", agent).declarations()]
+
+    files.write("# nothing")
+    async with watched(files.toml, caplog) as it:
+        files.write("def open_hours() -> str:\n    'When we are open.'\n    return 'always'\n", "t.py")
+        files.write('as_of = "2026-11-01"\n[models.m]\nsource = "us"\ntext = { input = 1, output = 2 }\n', "p.toml")
+        files.write(
+            "[realtime]\nmodel = 'm'\nprices = 'p.toml'\n"
+            "[agents.default]\nbudget_usd = 1\ntools = ['t.py']\n[agents.default.sounds]\nbusy = 'none'\n"
+        )
+        await trio.sleep(5)
+        services = it.live.services
+        assert (tools(it), list(services.prices.models), services.realtime.model) == (["open_hours"], ["m"], "m")
+        assert Sound.BUSY not in services.sounds["default"].lengths_s
+        files.write("def prices() -> str:\n    'What bread costs.'\n    return 'much'\n", "t.py")
+        await trio.sleep(5)
+        assert (tools(it), it.live.now.generation) == (["prices"], 3)
+        files.write("def prices(:\n", "t.py")
+        await trio.sleep(5)
+        assert (tools(it), it.live.now.generation) == (["prices"], 3)
+        assert f"{files.toml}:6: agents.default.tools[0]: " in it.told(logging.ERROR)[0]
+
+
 async def test_half_a_file_is_not_read_and_no_change_is_missed(
     autojump_clock: MockClock, files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,6 +263,26 @@ async def test_half_a_file_is_not_read_and_no_change_is_missed(
         assert (it.live.now.generation, it.live.config.agents["default"].voice) == (2, "sage")
         await trio.sleep(60)
         assert it.live.now.generation == 2, "an unchanged file is no news"
+
+
+async def test_a_defect_of_ours_costs_no_call_and_no_process(
+    autojump_clock: MockClock, files: Files, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(config: Config) -> list[str]:
+        raise ZeroDivisionError("oops")
+
+    files.write("[agents.default]\nvoice = 'ash'")
+    async with watched(files.toml, caplog) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(live_config, "warnings_of", broken)
+            files.write("[agents.default]\nvoice = 'sage'")
+            await trio.sleep(5)
+        (line,) = it.told(logging.ERROR)
+        assert line.startswith("a defect of the bridge")
+        assert (it.live.config.agents["default"].voice, it.gauge("config_last_reload_successful")) == ("ash", 0)
+        files.write("[agents.default]\nvoice = 'coral'")
+        await trio.sleep(5)
+        assert it.live.config.agents["default"].voice == "coral"
 
 
 async def test_a_file_that_comes_after_the_one_that_names_it_is_found(
