@@ -4,6 +4,7 @@
     port ... media   Asterisk (`doctor_asterisk`, `doctor_media`)
     model            a session for each agent (`doctor_model`)
     hooks            a message to each URL (`doctor_hooks`)
+    records          the database of ended calls (`doctor_records`)
     python ... pacing  this machine (`doctor_host`)
 
 Each check stands alone and tells its trouble as a `Finding`; what can not be tried because of an earlier trouble is told
@@ -81,6 +82,10 @@ async def examine(
         report(skipped("model", "not tried: --no-model"))
     async with aclosing(WebhookClient(http)) as client:
         await doctor_hooks.check_hooks(config.hooks, config.agents, report, client)
+    # Imported here: SQLAlchemy takes 0.4 s, and every command imports the doctor.
+    from bridge.doctor_records import check_records  # noqa: PLC0415
+
+    report(await check_records(config))
     report(doctor_host.check_python())
     report(doctor_host.check_files(config.server.max_calls))
     report(doctor_host.check_memory(config.server.max_calls * workers))

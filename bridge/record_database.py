@@ -30,6 +30,8 @@ _log = logging.getLogger("bridge.records")
 
 # How long workers that start together wait for the one that migrates.
 MIGRATION_S = 60.0
+# For one statement that nobody waits for.
+LEISURE_S = 60.0
 # A number that nobody else takes for a lock in this database: "bridge" as letters of a telephone.
 _LOCK = 274343
 _FOLDER_MODE, _FILE_MODE = 0o750, 0o640
@@ -116,9 +118,9 @@ class RecordDatabase:
         )
 
     @contextmanager
-    def transaction(self, *, reads: bool = False) -> Iterator[sql.Connection]:
-        """A connection in a transaction, committed at the end. Raises `RecordsAway` where another try may succeed, and
-        `RecordsRefused` where the database will not have what was asked."""
+    def transaction(self, *, reads: bool = False, at_leisure: bool = False) -> Iterator[sql.Connection]:
+        """A connection in a transaction, committed at the end. `at_leisure`: its statements may take a minute. Raises
+        `RecordsAway` where another try may succeed, `RecordsRefused` where the database will not have what was asked."""
         with self.told():
             self._check_file()
             connection = self._engine.connect()
@@ -126,6 +128,8 @@ class RecordDatabase:
                 if reads:
                     connection = connection.execution_options(**READS)
                 with connection.begin():
+                    if at_leisure and not self.is_sqlite:
+                        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(LEISURE_S * 1000)}")
                     yield connection
 
     def _check_file(self) -> None:
@@ -244,6 +248,7 @@ def _identity(path: str | None) -> tuple[int, int] | None:
 
 
 def _migrate(connection: sql.Connection) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # we tell it in our words
     # 0.15 s to import, and needed at the first start and after an update only.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -251,5 +256,4 @@ def _migrate(connection: sql.Connection) -> None:
     settings = Config()
     settings.set_main_option("script_location", str(resources.files("bridge") / "migrations"))
     settings.attributes["connection"] = connection
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # we tell it in our words
     command.upgrade(settings, "head")

@@ -193,7 +193,7 @@ class RecordStore:
                 files += outcome is Deletion.DELETED
                 gone.append(row["id"])
             if gone:
-                with self.database.transaction() as connection:
+                with self.database.transaction(at_leisure=True) as connection:
                     # Not by the cascade alone, which SQLite wants to be asked for on each connection.
                     for table in OF_CALL.values():
                         connection.execute(sql.delete(table).where(table.c.call.in_(gone)))
@@ -209,7 +209,7 @@ class RecordStore:
         """What there is to delete, some at a time."""
         own = [(calls.c.agent == agent, days) for agent, days in keeping.days_of_agent.items()]
         days = sql.case(*own, else_=calls.c.retention_days) if own else calls.c.retention_days
-        with self.database.transaction(reads=True) as connection:
+        with self.database.transaction(reads=True, at_leisure=True) as connection:
             in_use = connection.execute(sql.select(days.label("days")).distinct()).scalars().all()
         # One query for each number of days: each database has its own arithmetic of times.
         for number in filter(None, in_use):
@@ -217,7 +217,7 @@ class RecordStore:
             columns = (calls.c.id, calls.c.began_at, calls.c.recording_path, calls.c.recording_by, calls.c.host)
             chosen = sql.select(*columns).where(days == number, calls.c.began_at < limit_s).order_by(calls.c.id)
             while True:
-                with self.database.transaction(reads=True) as connection:
+                with self.database.transaction(reads=True, at_leisure=True) as connection:
                     found = connection.execute(chosen.where(calls.c.id > after).limit(_PAGE)).mappings().all()
                 if found:
                     after = found[-1]["id"]

@@ -20,7 +20,7 @@ def watchers_of(
     if tells(config):
         found.append(HookWatcher(config, run_blocking, webhooks, metrics))
     if config.records.url:
-        # SQLAlchemy takes 0.4 s and 25 MB: not from who keeps no records.
+        # SQLAlchemy takes 0.4 s and 15 MB: not from who keeps no records.
         from bridge.record_keeper import RecordKeeper  # noqa: PLC0415
 
         found.append(RecordKeeper(config, metrics, run_blocking))

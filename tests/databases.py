@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -86,10 +87,10 @@ def _wait_for(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _stop(data: Path, process: subprocess.Popen[bytes]) -> None:
-    """At once, also of its children: the first line of its file is its number, which `runuser` does not pass signals to."""
+    """At once, without a checkpoint. The first line of its file is its number: `runuser` passes no signals on."""
     try:
         number = int((data / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(number, 3)  # SIGQUIT: without a checkpoint
+        os.kill(number, signal.SIGQUIT)
     except (OSError, ValueError, IndexError):
         process.kill()
     process.wait(10)

@@ -28,6 +28,7 @@ SETTINGS = {
     "asterisk.password": "bridge",
     "realtime.url": "ws://model.test/v1/realtime",
     "realtime.api_key": "sk-hush",
+    "records.url": "",
 }
 
 
@@ -111,7 +112,7 @@ async def test_everything_is_right(autojump_clock: MockClock) -> None:
         assert verdicts(found) == {}
         assert list(found) == [
             *("configuration", "port", "asterisk", "version", "modules", "ari rights", "application", "media"),
-            *("model", "python", "open files", "memory", "pacing"),
+            *("model", "records", "python", "open files", "memory", "pacing"),
         ]
         assert "Asterisk 22.10.1; calls are asked for as slin16" in found["version"].text
         assert "came to us at 127.0.0.1:9092" in found["media"].text

@@ -103,7 +103,8 @@ class _Away:
 async def test_what_can_not_be_written_waits_on_disk_and_is_written_once(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
-    keeper = RecordKeeper(config_of(tmp_path), Metrics(), Disk().run)
+    settings = "[agents.bakery.records]\nredact = ['digits']"
+    keeper = RecordKeeper(config_of(tmp_path, settings), Metrics(), Disk().run)
     away = _Away(keeper, monkeypatch)
     await nursery.start(keeper.run)
     await trio.testing.wait_all_tasks_blocked()
@@ -113,6 +114,9 @@ async def test_what_can_not_be_written_waits_on_disk_and_is_written_once(
     assert away.asked == asked, "nobody waits for what is known to be away"
     assert (keeper.counts.written, keeper.counts.spooled, keeper.counts.waiting) == (0, 3, 3)
     assert calls_in(tmp_path) == []
+    files = list((tmp_path / "data/records").glob("[0-9]*/[0-9]*.json"))
+    assert len(files) == 3
+    assert not [file for file in files if b"4711" in file.read_bytes()], "redacted before it is stored anywhere"
     away.back = True
     await trio.sleep(61)
     assert [call.call["call_id"][7:8] for call in calls_in(tmp_path)] == ["1", "2"]

@@ -18,6 +18,8 @@ from databases import postgresql
 from kept_calls import BEGAN_S, kept_of
 
 from bridge import record_store
+from bridge.config import load_config
+from bridge.doctor_records import check_records
 from bridge.errors import ConfigError, RecordsAway, RecordsRefused
 from bridge.record_database import RecordDatabase, url_of
 from bridge.record_retention import delete_recording, keeping_of
@@ -187,8 +189,6 @@ def test_the_recording_goes_first(tmp_path: Path, outcome: Deletion, host: str, 
 
 
 def test_only_recordings_of_ours_are_deleted(tmp_path: Path) -> None:
-    from bridge.config import load_config
-
     folder, outside = tmp_path / "recordings", tmp_path / "other"
     (folder / "day").mkdir(parents=True)
     outside.mkdir()
@@ -328,3 +328,32 @@ def test_a_file_that_can_not_be_there_is_the_operators_to_change(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"records.url: .*data.*: make the folder writable, choose another"):
         database.open()
     database.close()
+
+
+async def test_the_doctor_looks_at_the_database_and_makes_nothing(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+
+    async def told(url: str = url) -> tuple[str, str]:
+        finding = await check_records(load_config("", {}, {"server.data_dir": str(folder), "records.url": url}))
+        return str(finding.verdict), finding.text + finding.remedy
+
+    verdict, text = await told()
+    assert (verdict, "makes its tables when it starts" in text) == ("ok", True)
+    assert not folder.exists()
+    database = RecordDatabase(url_of(url, ""), patience_s=5)
+    database.open()
+    assert "no calls yet" in (await told())[1]
+    RecordStore(database).write(kept_of(1))
+    assert "there are calls in it" in (await told())[1]
+    with database.transaction() as connection:
+        connection.execute(sql.text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    verdict, text = await told()
+    assert (verdict, "of a newer bridge" in text) == ("fail", True)
+    verdict, text = await told("postgresql://me:secret@127.0.0.1:1/calls")
+    assert (verdict, "records would wait on disk" in text, "secret" in text) == ("warn", True, False)
+    assert await told("") == ("ok", 'none are kept: records.url is ""')
+    folder.mkdir(exist_ok=True)
+    (folder / "file").touch()
+    folder /= "file"
+    assert "this user may not write in" in (await told())[1]

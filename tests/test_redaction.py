@@ -8,6 +8,7 @@ import pytest
 
 from bridge.call_record import CallRecord, Said, ToolUse
 from bridge.config import load_config, warnings_of
+from bridge.config_shown import effective
 from bridge.errors import ConfigError
 from bridge.kept_call import MOST_CHARACTERS, kept
 from bridge.records import KINDS, AgentRecords
@@ -141,6 +142,12 @@ def test_wrong_settings_say_what_to_do(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(text, {})
     assert says in str(error.value)
+
+
+def test_the_password_of_the_database_is_hidden() -> None:
+    config = load_config("", {"BRIDGE_RECORDS_URL": "postgresql://me:secret@db.test/calls?password=secret"})
+    shown = dict(effective(config))
+    assert shown["records.url"] == '"postgresql://***@db.test/calls?password=***"'
 
 
 def test_a_name_of_a_file_with_the_number_is_worth_a_word() -> None:
