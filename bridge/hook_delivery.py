@@ -11,6 +11,7 @@ right in the settings holds for what waits, too; secrets are in the settings alo
 
 from __future__ import annotations
 
+import enum
 import logging
 import random
 import time
@@ -72,6 +73,21 @@ class HookCounts:
     failed: int = 0
     given_up: int = 0
     lost: int = 0
+
+
+class _Outcome(enum.Enum):
+    TAKEN = "2xx"
+    UNWANTED = "410: nobody wants it any more"
+    GONE = "its file is damaged or removed, which was told"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Another try may succeed. `unreachable`: so it is with other calls' messages."""
+
+    unreachable: bool
+    retry_after_s: float = 0.0
+    why: str = ""
 
 
 class HookDelivery:
@@ -173,57 +189,67 @@ class HookDelivery:
 
     async def _deliver(self, message: Message) -> None:
         try:
-            await self._try(message)
-        except Exception:
-            # One message that a library trips over must not end all others, or the calls.
-            _log.exception("hooks: a defect of the bridge; this message is tried again later")
-            self._deliveries.failed(message, trio.current_time(), unreachable=False)
+            try:
+                outcome = await self._try(message)
+            except Exception:
+                # One message that a library trips over must not end all others, or the calls.
+                _log.exception("hooks: a defect of the bridge; this message is tried again later")
+                outcome = _Failed(unreachable=False)
+            await self._settle(message, outcome)
         finally:
             self._under_way -= 1
             self._changed.set()
 
-    async def _try(self, message: Message) -> None:
-        now = trio.current_time
+    async def _try(self, message: Message) -> _Failed | _Outcome:
+        """One POST."""
         try:
             file = await self._file_of(message)
         except SpoolError as error:
             _log.error("hooks: %s", error)
-            self._deliveries.failed(message, now(), unreachable=False)
-            return
+            return _Failed(unreachable=False)
         if file is None:
-            self.lost(1)
-            self._deliveries.dropped(message)
-            return
+            return _Outcome.GONE
         hooks = self.hooks_of_agent(file.agent)
         # Headers were meant for the addresses of the settings: they may be passwords.
         receiver = Receiver(message.url, hooks.secret, {} if file.url else hooks.headers)
+        message_id = message.name.removesuffix(".json")
         try:
-            message_id = message.name.removesuffix(".json")
             await self._client.post(receiver, message_id, bytes(file.body), limit_s=hooks.timeout_s, most_bytes=None)
+        except WebhookUnreachable as error:
+            overloaded = error.status is None or error.status in _OVERLOADED
+            return _Failed(overloaded, error.retry_after_s or 0.0, str(error))
         except WebhookError as error:
-            self._counts.failed += 1
-            if error.status == _GONE:
-                self._deliveries.dropped(message)
-                await self._give_up([message], f"{receiver.where} is gone for good (HTTP 410)")
-                return
-            unreachable = isinstance(error, WebhookUnreachable) and (
-                error.status is None or error.status in _OVERLOADED
-            )
-            retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, WebhookUnreachable) else 0.0
-            wait_s = self._deliveries.failed(message, now(), unreachable=unreachable, retry_after_s=retry_after_s)
-            if message.url not in self._troubled:
-                self._troubled.add(message.url)
-                _log.warning("hooks: %s; tried again in %.0f s, and then with longer pauses", error, wait_s)
-            return
+            return _Outcome.UNWANTED if error.status == _GONE else _Failed(unreachable=False, why=str(error))
         if self._unix_s() - message.put_unix_s > _OLD_S:
             await trio.sleep(_CATCH_UP_S)
-        self._counts.delivered += 1
-        self._deliveries.delivered(message)
-        if message.url in self._troubled:
-            self._troubled.discard(message.url)
-            _log.info("hooks: %s takes messages again, %d wait", receiver.where, len(self._deliveries))
-        self._taken.append(message.name)
-        self._taken_some.set()
+        return _Outcome.TAKEN
+
+    async def _settle(self, message: Message, outcome: _Failed | _Outcome) -> None:
+        where = Receiver(message.url).where
+        match outcome:
+            case _Outcome.TAKEN:
+                self._counts.delivered += 1
+                self._deliveries.delivered(message)
+                if message.url in self._troubled:
+                    self._troubled.discard(message.url)
+                    _log.info("hooks: %s takes messages again, %d wait", where, len(self._deliveries))
+                self._taken.append(message.name)
+                self._taken_some.set()
+            case _Outcome.GONE:
+                self.lost(1)
+                self._deliveries.dropped(message)
+            case _Outcome.UNWANTED:
+                self._counts.failed += 1
+                self._deliveries.dropped(message)
+                await self._give_up([message], f"{where} is gone for good (HTTP 410)")
+            case _Failed(unreachable, retry_after_s, why):
+                self._counts.failed += 1
+                wait_s = self._deliveries.failed(
+                    message, trio.current_time(), unreachable=unreachable, retry_after_s=retry_after_s
+                )
+                if why and message.url not in self._troubled:
+                    self._troubled.add(message.url)
+                    _log.warning("hooks: %s; tried again in %.0f s, and then with longer pauses", why, wait_s)
 
     async def _file_of(self, message: Message) -> Outgoing | None:
         """None: it is gone, or damaged, which was told. Raises `SpoolError`."""

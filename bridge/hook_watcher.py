@@ -77,6 +77,7 @@ class HookWatcher:
         self._calls: dict[str, _Call] = {}
         self._ends: deque[tuple[list[Outgoing], trio.Event]] = deque()
         self._write_at = math.inf
+        self._writing = False
         self._poked = trio.Event()
         if metrics is not None:
             _show(self._delivery, metrics)
@@ -105,7 +106,7 @@ class HookWatcher:
                     await trio.sleep_forever()
                 finally:
                     with trio.move_on_after(LAST_S, shield=True):
-                        while self._ends or self._write_at < math.inf:  # noqa: ASYNC110 - once, at the end
+                        while self._ends or self._writing:  # noqa: ASYNC110 - once, at the end
                             await trio.sleep(0.02)
                         await self._delivery.until_idle()
                     working.cancel()
@@ -176,10 +177,12 @@ class HookWatcher:
             due = [call for call in self._calls.values() if call.due_at <= now]
             running = [message for call in due for message in self._events_of(call)]
             self._write_at = min((call.due_at for call in self._calls.values()), default=math.inf)
+            self._writing = True
             try:
                 await self._delivery.keep(running, [message for end, _ in ends for message in end])
             except Exception:
                 _log.exception("hooks: a defect of the bridge; %d messages are lost", len(running) + len(ends))
+            self._writing = False
             for _, written in ends:
                 written.set()
 

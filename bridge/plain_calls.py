@@ -22,7 +22,7 @@ from bridge.hook_bodies import Question
 from bridge.leg import CallControl
 from bridge.live_config import InForce, LiveConfig
 from bridge.next_step import NextSteps
-from bridge.switchboard import NoCallControl, Switchboard
+from bridge.switchboard import DRAINING, NoCallControl, Switchboard
 
 # How long a process that has drained waits for the questions of the last dialplans.
 LAST_QUESTIONS_S = 2.0
@@ -95,11 +95,16 @@ class PlainCalls:
             reason, detail, _ = reason_for(error)
             await self._turn_away(leg.call_id, name, control, reason, detail)
             return reason
-        chosen = await self._ask_hook(leg, name, agent, now.config)
-        if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
-            await self._turn_away(leg.call_id, chosen.agent_name, control, *refusal)
+        refusal: tuple[EndReason, str] | None = (EndReason.SERVER_DRAINING, DRAINING)
+        try:
+            chosen = await self._ask_hook(leg, name, agent, now.config)
+            name, agent = chosen.agent_name, chosen.agent
+            refusal = chosen.refusal or routing.refusal(name, agent)
+        finally:
+            if refusal is not None:
+                await self._turn_away(leg.call_id, name, control, *refusal)
+        if refusal is not None:
             return refusal[0]
-        name, agent = chosen.agent_name, chosen.agent
         telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
         return (await run_call(leg, control, name, agent, now.services)).reason
 

@@ -305,13 +305,12 @@ class Bridge:
         try:
             now = self._live.now
             name, agent, variables = await self._route(control, now.config)
-            refusal = self.switchboard.admit(trio.current_time())
-            if refusal is None:
+            full = self.switchboard.admit(trio.current_time())
+            if full is None:
                 chosen = await self._ask_about(call_id, control, name, agent, variables, now.config)
                 name, agent = chosen.agent_name, chosen.agent
-                refusal = (
-                    chosen.refusal or routing.refusal(name, agent) or self.switchboard.admit(trio.current_time())
-                )
+                full = chosen.refusal or routing.refusal(name, agent) or self.switchboard.admit(trio.current_time())
+            refusal = full
         except Exception as error:
             _log.exception("a defect of the bridge ended this call before it began")
             refusal = reason_for(error)[:2]

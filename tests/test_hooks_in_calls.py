@@ -185,6 +185,28 @@ async def test_a_caller_who_hangs_up_meanwhile_is_gone_and_costs_no_session(
         assert it.dials == 0
 
 
+@pytest.mark.parametrize("way", ["stasis", "plain", "placed"])
+async def test_a_process_that_ends_meanwhile_sends_the_caller_on(
+    way: str, tmp_path: Path, autojump_clock: Any
+) -> None:
+    settings = ASKED.replace("[hooks]", "[limits]\ndrain_s = 1\n[hooks]\ncall_timeout_s = 10")
+    peer = service({}, after_s=60)
+    async with hooked(tmp_path, peer, settings) as it:
+        match way:
+            case "stasis":
+                channel = it.ari.incoming_call()
+            case "plain":
+                await it.plain_call()
+            case "placed":
+                it.ready.placing.place(CallOrder(to="4930123", agent="default"))
+        await peer.has(1)
+        it.ready.drain()
+        record = await it.ended()
+        assert (record["reason"], record["agent"], it.dials) == ("server_draining", "default", 0)
+        if way == "stasis":
+            assert channel.dialplan == Place()
+
+
 @pytest.mark.parametrize("answer", [{"agent": "sales"}, {"reject": "no"}])
 async def test_a_plain_call_is_asked_about_while_its_line_is_kept(
     answer: Any, tmp_path: Path, autojump_clock: Any
