@@ -44,6 +44,7 @@ from bridge.gateway_session import GatewaySession, last_error, tools_of
 from bridge.health import CallCounts
 from bridge.hook_bodies import Question
 from bridge.leg import CallerLeg, LegEvent
+from bridge.line_rate import StreamRate
 from bridge.live_call import LiveCall
 from bridge.live_config import InForce, LiveConfig
 from bridge.plain_calls import TurnAway
@@ -55,6 +56,7 @@ _log = logging.getLogger("bridge.gateway")
 
 # The printed clients send their config at once; one that waits for `ready` first waits so long.
 CONFIG_WAIT_S = 1.0
+LOOK_S = 1.0
 _READ_BYTES = 16384
 _OPENAI = (".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
@@ -337,13 +339,18 @@ class Gateway:
         )
 
     async def _attend(self, leg: WebSocketLeg, services: Services, live: LiveCall) -> None:
-        """Beside the call: the application's own function, and how long the client has said nothing."""
+        """Beside the call: the application's own function; how long the client has said nothing, and at what rate it
+        speaks."""
         async with trio.open_nursery() as nursery:
             if services.on_call is not None:
                 nursery.start_soon(live.attend, services.on_call)
-            idle_s = self._settings.idle_timeout_s
-            while (left_s := leg.last_heard_s + idle_s - trio.current_time()) > 0:  # noqa: ASYNC110 - it moves on
-                await trio.sleep(left_s)
+            rate, now = StreamRate(leg.format.rate_hz), trio.current_time()
+            while (left_s := leg.last_heard_s + self._settings.idle_timeout_s - now) > 0:
+                await trio.sleep(min(left_s, LOOK_S))
+                now = trio.current_time()
+                if trouble := rate.check(leg.audio_received[1], now):
+                    _log.warning("media_format_suspect", extra={"facts": {"detail": trouble}})
+                    leg.send_text(messages.warning("audio_rate", trouble))
             live.end_for(*self._gone_idle(leg))
 
     def _gone_idle(self, leg: WebSocketLeg) -> tuple[EndReason, str]:

@@ -9,6 +9,9 @@ Silence suppression sends less too, but not at a steady fifty frames a second.
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import pairwise
+
 # So long a stretch of steady frames is looked at.
 WINDOW_S = 2.0
 # Frames are steady when no more than one in ten is missing or too many, at the distance that lines have. 40 ms is not among
@@ -53,3 +56,38 @@ class LineRate:
                 f"{frame}, twice of what the format has: is its rate higher than its label? Give the codec: c(slin)"
             )
         return ""
+
+
+# What microphones deliver; a browser's, where nobody asked for another rate, 44100 or 48000 Hz.
+_MICROPHONES_HZ = (8000, 11025, 16000, 22050, 32000, 44100, 48000)
+_NEAR = 0.03
+# So many seconds are looked at. A microphone delivers about the same in each of them (a message of 100 ms more or less);
+# who sends speech only, or a file, does not.
+_LOOKS = 5
+_UNEVEN = 0.15
+
+
+class StreamRate:
+    """Watches what a program streams: is it audio of another rate than `rate_hz`? Ask each second."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._looks: deque[tuple[float, int]] = deque(maxlen=_LOOKS + 1)
+        self._told = False
+
+    def check(self, nbytes: int, now: float) -> str:
+        """What is wrong, once; empty otherwise. `nbytes`: how much PCM16 has come since the beginning."""
+        self._looks.append((now, nbytes))
+        if self._told or len(self._looks) <= _LOOKS:
+            return ""
+        mean_hz = _hz(self._looks[0], self._looks[-1])
+        near = [hz for hz in _MICROPHONES_HZ if abs(mean_hz / hz - 1) <= _NEAR]
+        even = all(abs(_hz(one, next_one) - mean_hz) <= _UNEVEN * mean_hz for one, next_one in pairwise(self._looks))
+        if not near or not even or abs(mean_hz / self._rate_hz - 1) <= 2 * _NEAR:
+            return ""
+        self._told = True
+        return f"audio comes as fast as {near[0]} Hz would; it has to be {self._rate_hz} Hz, 16 bit, mono"
+
+
+def _hz(one: tuple[float, int], other: tuple[float, int]) -> float:
+    return (other[1] - one[1]) / 2 / max(other[0] - one[0], 1e-3)

@@ -532,6 +532,17 @@ async def test_words_that_nobody_understood_are_not_passed_over(autojump_clock: 
         ]
 
 
+async def test_a_microphone_at_another_rate_is_told_to_the_client(autojump_clock: MockClock) -> None:
+    async with house(Script.of(Say("Pardon?")), overrides=ON) as it, client(it) as me:
+        await me.send("config", turn_detection="none")
+        await me.hears("ready")
+        for _ in range(80):
+            await me.websocket.send(bytes(16000 * 2 // 10))
+            await trio.sleep(0.1)
+        (told,) = me.of("warning", code="audio_rate")
+        assert "16000 Hz" in told["message"]
+
+
 async def test_a_port_that_is_taken_is_told_with_its_setting() -> None:
     (taken,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with taken:
