@@ -61,6 +61,7 @@ from bridge.media_clock import MediaClock
 from bridge.metrics import Metrics
 from bridge.placing import Placing
 from bridge.plain_calls import PlainCalls
+from bridge.service_manager import tell_service_manager
 from bridge.switchboard import DRAINING, Expectation, Switchboard
 from bridge.tools import ToolRegistry
 from bridge.watchers import watchers_of
@@ -558,7 +559,9 @@ async def serve(
         if supervisor is not None:
             nursery.start_soon(report_to, supervisor, bridge.report, bridge.metrics.families)
             nursery.start_soon(_obey, supervisor, bridge, nursery.cancel_scope)
-        elif server.health_address:
+        else:
+            nursery.start_soon(tell_service_manager, lambda: bridge.report().listening)
+        if supervisor is None and server.health_address:
 
             def health() -> list[WorkerHealth]:
                 report = msgspec.structs.replace(bridge.report(), families=bridge.metrics.families())

@@ -33,6 +33,7 @@ from bridge.health import Report, WorkerHealth
 from bridge.health_server import serve_health
 from bridge.live_config import ConfigSource
 from bridge.server import OnCall, serve
+from bridge.service_manager import tell_service_manager
 from bridge.tools import ToolRegistry
 from bridge.worker_link import DESCRIPTOR_VARIABLE, LinkError, OrderLine, Receiver, inherited, link
 from bridge.worker_policy import Action, End, Kill, Order, Say, Start, Tell, WorkerPolicy
@@ -91,6 +92,7 @@ class Supervisor:
             port = await self._nursery.start(serve_health, address, self.workers) if address else 0
             await self._nursery.start(self._watch_signals)
             self._nursery.start_soon(self._keep_time)
+            self._nursery.start_soon(tell_service_manager, lambda: True)
             _log.info("supervising", extra={"facts": {"workers": self.policy.count, "health_port": port or None}})
             self._do(self.policy.begin(trio.current_time()))
             task_status.started(port)
