@@ -29,7 +29,7 @@ from bridge.http_exchange import Page, json_page
 from bridge.live_call import LiveCall
 from bridge.live_config import LiveConfig
 from bridge.model_choice import ModelChoice, realtime_of
-from bridge.opening import opening_of
+from bridge.opening import Opening
 from bridge.outbound import AttachOrder, check_facts
 from bridge.switchboard import Expectation, Switchboard
 from bridge.validation import converted
@@ -86,7 +86,7 @@ class Attaching:
             raise
         call_id = uuid4()
         expectation = Expectation(call_id, control, order.agent, agent, control.media_format, now.services)
-        expectation.opening = opening_of(agent, order.facts)
+        expectation.opening = Opening(facts=order.facts.strip(), muted=order.muted)
         expectation.realtime = realtime
         expectation.ended = lambda record: self._forget(str(call_id))
         self._pending[str(call_id)] = expectation

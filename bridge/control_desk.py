@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -43,6 +43,7 @@ from bridge.http_exchange import Page, Request, json_page
 from bridge.http_server import TakeOver
 from bridge.live_call import LiveCall
 from bridge.next_step import UNKNOWN, NextSteps
+from bridge.opening import parties
 
 # The dialplan asks as soon as the media ends, which the bridge may see a moment later. CURL() waits as long as it is told,
 # with the caller in silence.
@@ -259,7 +260,7 @@ def _act(call: LiveCall, command: Command | CreateCall) -> None:
         case Resume():
             call.resume()
         case Mute(who=who) | Unmute(who=who):
-            for party in _parties(who):
+            for party in parties(who):
                 call.mute(party, isinstance(command, Mute))
         case PressKeys(keys=keys):
             call.press(keys)
@@ -269,11 +270,6 @@ def _act(call: LiveCall, command: Command | CreateCall) -> None:
             call.resume_recording()
         case _:
             raise AssertionError(f"{command} is nobody's")
-
-
-def _parties(who: str) -> list[Literal["caller", "agent"]]:
-    parties: list[Literal["caller", "agent"]] = ["caller", "agent"]
-    return [it for it in parties if who in (it, "both")]
 
 
 def _view(call: LiveCall) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from bridge.handover import Handover
 from bridge.history import History, Speaker
 from bridge.hold import Hold
 from bridge.latency import CallLatency
-from bridge.opening import ANSWERED, MACHINE_ANSWERED, Opening, greet_when_spoken_to
+from bridge.opening import ANSWERED, MACHINE_ANSWERED, Opening, greet_when_spoken_to, parties
 from bridge.playout import PlayoutQueue
 from bridge.realtime_errors import check_effective_session
 from bridge.realtime_mcp import McpEvent
@@ -109,6 +109,8 @@ class Conversation:
         self._first_word_owed = begins.callee_first
         if begins.facts:
             self._talk.write(Speaker.SYSTEM, begins.facts)
+        for who in parties(begins.muted):
+            self._hold.mute(who, True)
         self.appended_ms = 0
         """How much of the caller's audio the present session has been given: the shell counts it up."""
 

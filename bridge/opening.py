@@ -8,24 +8,28 @@ message.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from bridge import recording
 from bridge.agent import Agent
 
+Muted = Literal["", "caller", "agent", "both"]
 MACHINE_ANSWERED = "(An answering machine has taken this call, as far as Asterisk can tell. Nobody may be listening.)"
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
     """`callee_first`: the agent waits for the first words. `facts`: written into the conversation before anybody speaks.
-    `message`: what an answering machine hears, before the call ends; empty: the agent talks to it as to anybody."""
+    `message`: what an answering machine hears, before the call ends; empty: the agent talks to it as to anybody. `muted`:
+    who is muted from the first moment, by an order."""
 
     callee_first: bool = False
     wait_s: float = 0.0
     facts: str = ""
     message: str = ""
+    muted: Muted = ""
 
     @property
     def message_words(self) -> str:
@@ -45,12 +49,20 @@ def calling(agent: Agent) -> Agent:
     return msgspec.structs.replace(agent, greeting=it.greeting or agent.greeting, greeting_barge_in=protected)
 
 
-def opening_of(agent: Agent, facts: str) -> Opening:
+def parties(who: Muted) -> list[Literal["caller", "agent"]]:
+    """The one or both who are meant."""
+    both: list[Literal["caller", "agent"]] = ["caller", "agent"]
+    return [it for it in both if who in (it, "both")]
+
+
+def opening_of(agent: Agent, facts: str, muted: Muted = "") -> Opening:
     """How the calls begin that this agent places."""
     it = agent.outbound
     # A notice that the call is recorded comes before anything that is recorded.
     callee_first = it.first_word == "callee" and not recording.opening(agent.recording, "")
-    return Opening(callee_first=callee_first, wait_s=it.first_word_s, facts=facts.strip(), message=it.message)
+    return Opening(
+        callee_first=callee_first, wait_s=it.first_word_s, facts=facts.strip(), message=it.message, muted=muted
+    )
 
 
 def greet_when_spoken_to(greeting: str) -> str:

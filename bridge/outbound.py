@@ -55,8 +55,9 @@ class CallOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Somebody is to be called. `to`: a number, or an endpoint where the agent's `allow_endpoint` says so.
 
     `caller_id` and `ring_s` take the place of the agent's own. `variables` are set on the channel. `facts` are written into
-    the conversation before anybody speaks: who is called, and what for. `settings`, `session` and `model`: what this call
-    has otherwise than its agent's profile (`call_settings`, `model_choice`).
+    the conversation before anybody speaks: who is called, and what for. `muted`: who is so from the first moment.
+    `settings`, `session` and `model`: what this call has otherwise than its agent's profile (`call_settings`,
+    `model_choice`).
     """
 
     to: str
@@ -65,6 +66,7 @@ class CallOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ring_s: float = 0.0
     variables: dict[str, str] = {}
     facts: str = ""
+    muted: Literal["", "caller", "agent", "both"] = ""
     settings: dict[str, Any] = {}
     session: dict[str, Any] = {}
     model: ModelChoice | None = None
@@ -81,6 +83,7 @@ class AttachOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     agent: str = "default"
     return_to: str = ""
     facts: str = ""
+    muted: Literal["", "caller", "agent", "both"] = ""
     settings: dict[str, Any] = {}
     session: dict[str, Any] = {}
     model: ModelChoice | None = None

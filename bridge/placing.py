@@ -91,7 +91,7 @@ class Placing:
             after_greeting=it.machine == "message",
         )
         expectation = Expectation(call_id, control, order.agent, calling(agent), app.media_format, now.services)
-        expectation.opening = opening_of(agent, order.facts)
+        expectation.opening = opening_of(agent, order.facts, order.muted)
         expectation.realtime = realtime
         if now.config.hooks.call_url:
             expectation.prepare = partial(self._ask_hook, expectation, order, control, agent, now.config)
@@ -120,7 +120,7 @@ class Placing:
         if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
             expectation.give_up(*refusal)
         expectation.agent_name, expectation.agent = chosen.agent_name, calling(chosen.agent)
-        expectation.opening = opening_of(chosen.agent, order.facts)
+        expectation.opening = opening_of(chosen.agent, order.facts, order.muted)
 
     async def until_connected(self) -> None:
         """Wait for ARI's connection: just after the start of a process there is none yet."""

@@ -75,6 +75,23 @@ async def test_the_agent_leaves_before_there_is_a_session_or_media(autojump_cloc
         assert channel.elsewhere == "ivr"
 
 
+async def test_an_agent_that_begins_muted_says_nothing_until_it_may(autojump_clock: MockClock) -> None:
+    settings = 'agents.default.outbound = { first_word = "callee" }'
+    script = Script.of(Say("Hello!", ms=300), Say("Here I am.", ms=300))
+    async with house(script, settings=settings) as it:
+        channel = it.ari.call_elsewhere("ivr")
+        _, call = await attach(it, channel.id, muted="both", settings={"greeting": ""})
+        await trio.sleep(3)
+        assert (await it.ask("GET", f"/calls/{call['id']}"))[1]["state"] == "listening"
+        assert not it.told("agent_starts")
+        for who in ("agent", "caller"):
+            assert (await it.ask("POST", f"/calls/{call['id']}/unmute", {"who": who}))[0] == 202
+        assert (await it.ask("POST", f"/calls/{call['id']}/say", {"text": "Hello!"}))[0] == 202
+        assert (await it.hears_of("agent_said"))["text"] == "Hello!"
+        channel.hang_up()
+        await it.ended()
+
+
 async def test_what_can_not_be_attached_says_why(autojump_clock: MockClock) -> None:
     async with house(hello()) as it:
         inbound, _ = await it.stasis_call()

@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from bridge.control_desk import ENDING_S
 from bridge.plain_calls import LAST_QUESTIONS_S
 from simulators.ari_channels import Place
-from simulators.model_script import Call, Say, Script
+from simulators.model_script import Call, Say, Script, tone
+from simulators.wire_audio import resampled
 
 TRANSFERS = 'agents.default.transfers.reception = { to = "600@phones", description = "a human" }'
 
@@ -135,6 +136,25 @@ async def test_an_event_that_would_be_lost_between_two_sessions_is_refused(autoj
         await it.hears_of("session_resumed")
         await trio.sleep(0.1)
         assert it.model.session.config["max_output_tokens"] == 300, "what the bridge keeps is told to the next one"
+        channel.hang_up()
+        await it.ended()
+
+
+async def test_an_application_commits_and_clears_the_callers_turn(autojump_clock: MockClock) -> None:
+    settings = 'agents.default.turn_detection = { type = "manual", talk_key = "" }'
+    async with house(Script.of(Say("Hello!", ms=300), Say("I see.", ms=300)), settings=settings) as it:
+        channel, caller = await it.stasis_call()
+        await it.hears_of("agent_said")
+        [call] = (await it.ask("GET", "/calls"))[1]["calls"]
+        event = f"/calls/{call['id']}/client_event"
+        caller.say(resampled(tone(660, 1000), 24000, 16000))
+        await trio.sleep(1.5)
+        assert (await it.ask("POST", event, {"type": "input_audio_buffer.commit"}))[0] == 202
+        assert (await it.ask("POST", event, {"type": "response.create"}))[0] == 202
+        await it.hears_of("agent_said", 2)
+        await it.model.wait_sent("input_audio_buffer.committed")
+        assert (await it.ask("POST", event, {"type": "input_audio_buffer.clear"}))[0] == 202
+        await it.model.wait_sent("input_audio_buffer.cleared")
         channel.hang_up()
         await it.ended()
 
