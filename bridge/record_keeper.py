@@ -40,6 +40,8 @@ _log = logging.getLogger("bridge.records")
 
 PATIENCE_S = 1.0
 """How long the end of a call waits for the database. Well below `limits.farewell_s`: the spool needs some of that too."""
+START_S = 10.0
+"""How long the start waits for it, before calls are taken and records wait on disk."""
 RETRY_S, MOST_RETRY_S = 5.0, 60.0
 PRUNE_EVERY_S = DAY_S
 _LOOK_S = 3600.0
@@ -186,9 +188,13 @@ class RecordKeeper:
                 place="server.data_dir",
             ) from error
         try:
-            await self._run(self._database.open)
+            with trio.fail_after(START_S):
+                await self._run(self._database.open)
         except RecordsAway as error:
             self._goes_away(str(error))
+        except trio.TooSlowError:
+            # A name that nobody resolves, or another worker that changes large tables: not for callers to wait for.
+            self._goes_away(f"{self._database.name}: no answer within {START_S:g} s")
         self._count_waiting()
         if left:
             _log.info("records of a process before this one wait on disk", extra={"facts": {"records": len(left)}})

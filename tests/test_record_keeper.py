@@ -26,7 +26,7 @@ from bridge.errors import ConfigError, RecordsAway
 from bridge.kept_call import KeptCall
 from bridge.metrics import Metrics
 from bridge.record_database import RecordDatabase, url_of
-from bridge.record_keeper import PATIENCE_S, RETRY_S, RecordKeeper
+from bridge.record_keeper import PATIENCE_S, RETRY_S, START_S, RecordKeeper
 from bridge.record_store import DAY_S, CallFilter, RecordStore
 from bridge.spool import Spool
 from simulators.model_script import Call, Say, Script, tone
@@ -147,6 +147,25 @@ async def test_a_slow_database_costs_the_end_of_a_call_a_second_at_most(
     assert keeper.counts.waiting == 2
     await trio.sleep(RETRY_S + 2 * 30 + 1)
     assert len(calls_in(tmp_path)) == 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_start_waits_for_the_database_only_so_long(
+    autojump_clock: MockClock, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    slow = {"open": True}
+
+    async def run(function: Callable[[], T]) -> T:
+        if slow["open"] and getattr(function, "__name__", "") == "open":
+            await trio.sleep_forever()
+        return function()
+
+    keeper = RecordKeeper(config_of(tmp_path), Metrics(), run)
+    began = trio.current_time()
+    await nursery.start(keeper.run)
+    assert trio.current_time() - began == pytest.approx(START_S)
+    await keeper.ended(record_of(1))
+    assert keeper.counts.waiting == 1
     nursery.cancel_scope.cancel()
 
 
