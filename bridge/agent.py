@@ -10,7 +10,19 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge import collect, destinations, hooks, keys, mcp_servers, outbound, overrides, recording, records, tool_hook
+from bridge import (
+    collect,
+    destinations,
+    hooks,
+    keys,
+    mcp_servers,
+    outbound,
+    overrides,
+    own_limits,
+    recording,
+    records,
+    tool_hook,
+)
 from bridge.collect import Collect
 from bridge.destinations import Destination
 from bridge.hooks import AgentHooks
@@ -57,13 +69,15 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `session` holds further fields of the model's session, as they were written; `session.session_of` merges them over
     what the keys here make, and `session.check_agent` refuses what contradicts them. After `load_config` `instructions`
-    holds the text of `instructions_file`. The calls of a `disabled` agent go on in the dialplan, unanswered.
+    holds the text of `instructions_file`. An empty `model` is `realtime.model`; `limits` are those of `[limits]` that are
+    otherwise here. The calls of a `disabled` agent go on in the dialplan, unanswered.
     """
 
     disabled: bool = False
     instructions: str = "You are a friendly voice agent on a phone line. Keep your answers short."
     instructions_file: str = ""
     greeting: str = "Greet the caller in one short sentence and ask how you can help."
+    model: str = ""
     voice: str = "marin"
     speed: float = 1.0
     turn_detection: TurnDetection = TurnDetection()
@@ -86,6 +100,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     recording: Recording = Recording()
     records: AgentRecords = AgentRecords()
     outbound: Outbound = Outbound()
+    limits: dict[str, float] = {}
     tools: list[str] = []
     tool_hook: ToolHook = ToolHook()
     mcp: list[McpServer] = []
@@ -136,6 +151,7 @@ def problems(agent: Agent, at: str) -> Iterator[tuple[str, str]]:
     if agent.overridable:
         yield from overrides.problems(agent.overridable, msgspec.to_builtins(Agent()), f"{at}.overridable")
     yield from collect.problems(agent.collect, f"{at}.collect")
+    yield from own_limits.problems(agent.limits, f"{at}.limits")
     yield from outbound.problems(agent.outbound, f"{at}.outbound")
     yield from tool_hook.problems(agent.tool_hook, f"{at}.tool_hook")
     yield from mcp_servers.problems(agent.mcp, f"{at}.mcp")

@@ -19,6 +19,7 @@ clock and of the tasks can not interleave inside one decision, and there is no l
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -36,7 +37,7 @@ from bridge.call_events import CallEnded, Happening, UsageUpdated
 from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread, recording_of
 from bridge.call_watcher import CallWatcher, tell_of_call, tell_of_end
-from bridge.config import Asterisk, Limits, Realtime, media_format_name
+from bridge.config import Asterisk, Limits, Realtime, limits_of, media_format_name, realtime_of
 from bridge.conversation import Conversation
 from bridge.dialogue import (
     AskApproval,
@@ -129,6 +130,12 @@ class Services:
     controlled: bool = False  # by programs, through the control door
     watchers: Sequence[CallWatcher] = ()
     calls: dict[str, LiveCall] = field(default_factory=dict)  # the running ones, by call id: each enters itself
+
+    def of(self, agent: Agent) -> Services:
+        """With the model and the limits of this agent's own, where it has some."""
+        return dataclasses.replace(
+            self, realtime=realtime_of(agent, self.realtime), limits=limits_of(agent, self.limits)
+        )
 
 
 async def run_call(

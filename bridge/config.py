@@ -38,15 +38,18 @@ from bridge.settings import (
     RequestsChoice,
     Server,
     Tracing,
+    limits_of,
     masked_url,
     media_format_name,
+    realtime_of,
 )
 from bridge.toml_lines import dotted, lines_of
 from bridge.validation import converted
 
 __all__ = [
     "OPEN_PARAMETERS", "SECRETS", "Asterisk", "Config", "FormatChoice", "Limits", "Loaded", "MediaFormat", "Realtime",
-    "RequestsChoice", "Server", "Tracing", "load", "load_config", "masked_url", "media_format_name", "warnings_of",
+    "RequestsChoice", "Server", "Tracing", "limits_of", "load", "load_config", "masked_url", "media_format_name",
+    "realtime_of", "warnings_of",
 ]  # fmt: skip
 
 
@@ -292,10 +295,11 @@ def warnings_of(config: Config) -> list[str]:
     """What is valid and yet worth a word at start: old names, retired models, settings that the model does not know."""
     # Other servers have models of the same names, and their own dates.
     at_openai = (urlsplit(config.realtime.url).hostname or "").endswith("api.openai.com")
-    model = config.realtime.model if at_openai else ""
-    found = model_advice(model)
+    found = model_advice(config.realtime.model) if at_openai else []
     for name, agent in config.agents.items():
         at = dotted(("agents", name))
+        model = realtime_of(agent, config.realtime).model if at_openai else ""
+        found += model_advice(model, f"{at}.model") if agent.model else []
         found += check_agent(agent, at)
         found += unkept_promises(agent, at)
         found += recording.advice(agent.recording, agent.records.keep_numbers, at)

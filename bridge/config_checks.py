@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from bridge import gateway_settings, hooks, records, routes
 from bridge.agent import problems
 from bridge.errors import ConfigError
+from bridge.own_limits import MAY_BE_ZERO
 from bridge.session import check_agent
-from bridge.settings import Config
+from bridge.settings import Config, Limits, limits_of
 from bridge.toml_lines import dotted
 
 
@@ -52,11 +55,7 @@ def check(config: Config) -> None:
     _check_workers(config, require)
     for place, remedy in gateway_settings.problems(config.gateway, config.agents):
         require(False, place, remedy)
-    for name, value in msgspec.structs.asdict(config.limits).items():
-        if name in _MAY_BE_ZERO:
-            require(value >= 0, f"limits.{name}", "must not be negative; 0 is for never")
-        else:
-            require(value > 0, f"limits.{name}", "must be above zero")
+    _check_limits(config.limits, lambda key: f"limits.{key}", require)
     endpoint = config.tracing.endpoint
     require(
         not endpoint or (endpoint.startswith(("http://", "https://")) and not set("@?") & set(endpoint)),
@@ -65,16 +64,6 @@ def check(config: Config) -> None:
     )
     require(0 < config.tracing.sample_ratio <= 1, "tracing.sample_ratio", "must be above 0, and at most 1")
     require(config.realtime.session_max_s >= 0, "realtime.session_max_s", "must not be negative")
-    require(
-        config.limits.caller_waits_s >= 1,
-        "limits.caller_waits_s",
-        "must be at least 1: models take about that long to answer, and would be announced each time",
-    )
-    require(
-        config.limits.caller_waits_repeat_s >= config.limits.caller_waits_s,
-        "limits.caller_waits_repeat_s",
-        "must not be below limits.caller_waits_s",
-    )
     for place, remedy in hooks.problems(config.hooks, "hooks"):
         require(False, place, remedy)
     for place, remedy in records.problems(config.records):
@@ -84,14 +73,48 @@ def check(config: Config) -> None:
         for place, remedy in problems(agent, at):
             require(False, place, remedy)
         check_agent(agent, at)
+        limits, own = limits_of(agent, config.limits), agent.limits
+        if own:
+            _check_limits(limits, partial(_place_of_limit, own, at), require)
         require(
-            not agent.tool_hook.url or agent.tool_hook.timeout_s <= config.limits.tool_s,
+            not (agent.model and _names_model(config.realtime.url)),
+            f"{at}.model",
+            "has no effect while realtime.url names a model itself; take it out there",
+        )
+        require(
+            not agent.tool_hook.url or agent.tool_hook.timeout_s <= limits.tool_s,
             f"{at}.tool_hook.timeout_s",
             "must not be above limits.tool_s, which ends every tool",
         )
 
 
-_MAY_BE_ZERO = frozenset({"caller_silent_prompt_s", "max_duration_warning_s"})
+def _place_of_limit(own: Mapping[str, float], at: str, key: str) -> str:
+    return f"{at}.limits.{key}" if key in own else f"limits.{key}"
+
+
+def _check_limits(limits: Limits, place: Callable[[str], str], require: Callable[[bool, str, str], None]) -> None:
+    """Of all, or of one agent; `place` says where a limit was set."""
+    for name, value in msgspec.structs.asdict(limits).items():
+        if name in MAY_BE_ZERO:
+            require(value >= 0, place(name), "must not be negative; 0 is for never")
+        else:
+            require(value > 0, place(name), "must be above zero")
+    require(
+        limits.caller_waits_s >= 1,
+        place("caller_waits_s"),
+        "must be at least 1: models take about that long to answer, and would be announced each time",
+    )
+    require(
+        limits.caller_waits_repeat_s >= limits.caller_waits_s,
+        place("caller_waits_repeat_s"),
+        f"must not be below {place('caller_waits_s')}",
+    )
+
+
+def _names_model(url: str) -> bool:
+    return bool({"model", "deployment"} & parse_qs(urlsplit(url).query).keys())
+
+
 # A host, and what can be a port.
 _ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{16,}", re.ASCII)

@@ -11,7 +11,7 @@ import trio
 
 from bridge import call_tools, realtime
 from bridge.agent import Agent
-from bridge.config import Limits, Realtime
+from bridge.config import Limits, Realtime, realtime_of
 from bridge.endpoint import Endpoint
 from bridge.errors import ModelError, ModelUnreachable
 from bridge.findings import Finding, fail, ok, warn
@@ -73,7 +73,7 @@ async def check_model(
         began = trio.current_time()
         try:
             async with open_realtime(
-                config,
+                realtime_of(agent, config),
                 session,
                 connect_s=limits.model_connect_s,
                 close_s=limits.websocket_close_s,
@@ -86,7 +86,7 @@ async def check_model(
             if error.code in _REMEDIES or isinstance(error, ModelUnreachable):
                 return  # no other agent would fare better
             continue
-        served = f"{told or config.model or 'the model'} at {endpoint.host}"
+        served = f"{told or agent.model or config.model or 'the model'} at {endpoint.host}"
         text = f"{served}: a session of agent {name} stands after {took_s * 1000:.0f} ms"
         if took_s > _SLOW_S:
             remedy = "callers hear so much more ringing: a server that is nearer, or the network's name service?"

@@ -35,7 +35,7 @@ from bridge.agent import Agent
 from bridge.call import Services, run_call
 from bridge.call_hook import AskHook
 from bridge.call_record import CallRecord
-from bridge.config import Config, Limits, Realtime
+from bridge.config import Config, Limits, Realtime, realtime_of
 from bridge.ending import FAREWELLS, EndReason, Farewell
 from bridge.errors import ConfigError, GatewayError, MediaError
 from bridge.gateway_config import base_of, model_of, profile_of, wish_of
@@ -260,10 +260,11 @@ class Gateway:
         def answered() -> None:
             session.ready(leg.early_audio_bytes + leg.audio_received[1])
 
+        own = now.services.of(prepared.agent)
         services = dataclasses.replace(
-            now.services,
-            realtime=msgspec.structs.replace(now.services.realtime, model=prepared.model),
-            limits=_limits(now.services.limits, named=prepared.named),
+            own,
+            realtime=msgspec.structs.replace(own.realtime, model=prepared.model),
+            limits=_limits(own.limits, named=prepared.named),
             answer="when_ready",
             lag_ms=0,
             tools_for=lambda name, agent: registry,
@@ -319,13 +320,15 @@ class Gateway:
             raise GatewayError("validation_error", f"agent: {name!r} is unknown; there are {known}")
         if _at_openai(config) and _has_no_key(config.realtime):
             raise GatewayError("missing_api_key", messages.CODES["missing_api_key"])
-        model, warning = model_of(wish.model or visit.model, config.realtime.model, self._settings.models)
         own, agent = tools_of(wish), config.agents[name]
+        wanted = wish.model or visit.model
+        model_of(wanted, realtime_of(agent, config.realtime).model, self._settings.models)
         profile_of(base_of(agent, named=bool(asked)), wish)  # what can not be needs no question
         question = Question(call_id=str(leg.call_id), agent=name, caller=peer, called=PATH, channel="websocket")
         chosen = await self._ask(question, agent, config)
         if refusal := chosen.refusal or routing.refusal(chosen.agent_name, chosen.agent):
             return refusal
+        model, warning = model_of(wanted, realtime_of(chosen.agent, config.realtime).model, self._settings.models)
         named = bool(asked) or chosen.agent_name != name
         return _Prepared(
             now=now,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # The budget is the owner's, and its price is checked at the start; sounds and instructions are read then.
-_FIXED = frozenset({"budget_usd", "budget_warning", "disabled", "instructions_file"})
+_FIXED = frozenset({"budget_usd", "budget_warning", "disabled", "instructions_file", "model"})
 _TABLES = frozenset({"turn_detection"})
 
 

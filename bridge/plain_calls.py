@@ -106,7 +106,7 @@ class PlainCalls:
         if refusal is not None:
             return refusal[0]
         telemetry.notice("call_arrives", {"channel": "AudioSocket", "agent": name})
-        return (await run_call(leg, control, name, agent, now.services)).reason
+        return (await run_call(leg, control, name, agent, now.services.of(agent))).reason
 
     async def _ask_hook(self, leg: AudioSocketLeg, name: str, agent: Agent, config: Config) -> Chosen:
         """Whom the call hook has for this call. Nothing is known of it; the caller, who may have been answered, hears

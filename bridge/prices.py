@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bridge.config import Config
+from bridge.config import Config, realtime_of
 from bridge.errors import ConfigError
 
 NanoUsd: TypeAlias = int
@@ -115,13 +115,16 @@ def check_budgets(config: Config, prices: PriceTable) -> None:
 
     A model that stands only in `realtime.url` is not known by name, so it needs `realtime.priced_as`.
     """
-    model = config.realtime.priced_as or config.realtime.model
-    limited = [name for name, agent in config.agents.items() if agent.budget_usd > 0]
-    if config.realtime.priced_as and prices.price_of(model) is None:
+    model = config.realtime.priced_as
+    if model and prices.price_of(model) is None:
         raise ConfigError(f"realtime.priced_as: {model!r} has no price (prices of {prices.as_of})")
-    if limited and prices.price_of(model) is None:
+    for name, agent in config.agents.items():
+        realtime = realtime_of(agent, config.realtime)
+        model = realtime.priced_as or realtime.model
+        if not agent.budget_usd or prices.price_of(model) is not None:
+            continue
         raise ConfigError(
-            f"agents.{limited[0]}.budget_usd: model {model!r} has no price (prices of {prices.as_of}), so the budget "
+            f"agents.{name}.budget_usd: model {model!r} has no price (prices of {prices.as_of}), so the budget "
             "could never be reached: set realtime.priced_as, or add the model to a file of your own (realtime.prices)"
         )
 

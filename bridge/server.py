@@ -513,7 +513,7 @@ class Bridge:
         )
         try:
             with self.switchboard.slot():
-                services = it.services
+                services = it.services.of(it.agent)
                 if it.realtime is not None:
                     services = dataclasses.replace(services, realtime=it.realtime)
                 record = await run_call(leg, it.control, it.agent_name, it.agent, services, it.opening)

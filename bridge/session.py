@@ -272,7 +272,7 @@ def _twice(agent: Agent, tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _owned(agent: Agent, tree: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
     """(place, reason) of what the table says though the bridge has to decide it."""
     if "model" in tree:
-        yield "model", "belongs to realtime.model, since the model is chosen by the connection"
+        yield "model", f"belongs to {where}.model or realtime.model, since the model is chosen by the connection"
     if "instructions" in tree:
         yield "instructions", f"belong to {where}.instructions, which the greeting repeats"
     if tree.get("output_modalities") == ["text"]:

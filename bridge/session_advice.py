@@ -20,12 +20,12 @@ _VOICES = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"
 _WITHOUT_REASONING = _SHUT_DOWN_2027 | {"gpt-realtime-1.5"}
 
 
-def model_advice(model: str) -> list[str]:
-    """Warnings about the model of the connection."""
+def model_advice(model: str, where: str = "realtime.model") -> list[str]:
+    """Warnings about the model of the connection, which is set at `where`."""
     if model.startswith("gpt-4o-realtime-preview"):
-        return [f"realtime.model: {model} is gone from OpenAI; use gpt-realtime-2.1"]
+        return [f"{where}: {model} is gone from OpenAI; use gpt-realtime-2.1"]
     if model in _SHUT_DOWN_2027:
-        return [f"realtime.model: {model} ends at OpenAI on 2027-01-20; use gpt-realtime-2.1"]
+        return [f"{where}: {model} ends at OpenAI on 2027-01-20; use gpt-realtime-2.1"]
     return []
 
 

@@ -192,6 +192,19 @@ def _port_up(address: str, by: int) -> str:
     return f"{host}:{int(port) + by if int(port) else 0}"
 
 
+def realtime_of(agent: Agent, realtime: Realtime) -> Realtime:
+    """The model's endpoint for the calls of this agent. What the common model is priced as says nothing of another one."""
+    if not agent.model or agent.model == realtime.model:
+        return realtime
+    return msgspec.structs.replace(realtime, model=agent.model, priced_as="")
+
+
+def limits_of(agent: Agent, limits: Limits) -> Limits:
+    """The limits for the calls of this agent."""
+    own = {key: int(value) if key == "idle_prompts" else value for key, value in agent.limits.items()}
+    return msgspec.structs.replace(limits, **own)
+
+
 SECRETS = frozenset(
     {
         "server.control_token", "asterisk.password", "realtime.api_key", "realtime.headers", "realtime.query",

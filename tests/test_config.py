@@ -11,7 +11,7 @@ import pytest
 
 from bridge.agent import Agent
 from bridge.collect import Collect
-from bridge.config import Config, load, load_config, warnings_of
+from bridge.config import Config, limits_of, load, load_config, realtime_of, warnings_of
 from bridge.config_shown import effective, shown
 from bridge.errors import ConfigError
 from bridge.mcp_servers import McpServer
@@ -42,6 +42,7 @@ def test_the_example_file_holds_every_key_with_its_default() -> None:
         ".agents.default.keys",
         ".agents.default.collect",
         ".agents.default.tool_hook.tools",
+        ".agents.default.limits",
         ".agents.default.mcp",
         ".agents.default.session",
         ".routes",
@@ -246,6 +247,50 @@ def test_instructions_that_can_not_be_read_are_an_error(
 def test_a_folder_is_no_instructions_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"instructions_file: .*: cannot be read: Is a directory"):
         load_config("[agents.x]\ninstructions_file = '.'", {}, folder=tmp_path)
+
+
+def test_an_agent_may_have_a_model_and_limits_of_its_own() -> None:
+    text = """
+        [realtime]
+        model = "big"
+        priced_as = "gpt-realtime-2.1"
+        [limits]
+        tool_s = 20
+        [agents.small]
+        model = "small"
+        limits = { max_duration_s = 300, idle_prompts = 1 }
+        """
+    config = load_config(text, {})
+    small, default = config.agents["small"], config.agents["default"]
+    own = realtime_of(small, config.realtime)
+    assert (own.model, own.priced_as, own.url) == ("small", "", config.realtime.url)
+    limits = limits_of(small, config.limits)
+    assert (limits.max_duration_s, limits.idle_prompts, limits.tool_s) == (300, 1, 20)
+    assert (realtime_of(default, config.realtime), limits_of(default, config.limits)) == (
+        config.realtime,
+        config.limits,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("limits = { tool_s = 0 }", "agents.x.limits.tool_s: must be above zero"),
+        ("limits = { max_duration_warning_s = -1 }", "agents.x.limits.max_duration_warning_s: must not be negative"),
+        ("limits = { drain_s = 1 }", "agents.x.limits.drain_s: unknown key; known here: tool_s"),
+        ("limits = { idle_prompts = 1.5 }", "agents.x.limits.idle_prompts: must be a whole number"),
+        ("limits = { tool_s = 'long' }", "agents.x.limits.tool_s: must be a number"),
+        ("limits = { caller_waits_s = 0.5 }", "agents.x.limits.caller_waits_s: must be at least 1"),
+        (
+            "limits = { caller_waits_s = 9 }",
+            "limits.caller_waits_repeat_s: must not be below agents.x.limits.caller_waits_s",
+        ),
+        ("model = 'm'\n[realtime]\nurl = 'wss://h/v1?model=a'", "agents.x.model: has no effect while realtime.url"),
+    ],
+)
+def test_what_an_agent_can_not_have_of_its_own(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load_config(f"[agents.x]\n{text}", {})
 
 
 def test_what_is_in_force_is_shown_with_where_it_comes_from() -> None:

@@ -218,7 +218,7 @@ async def test_watchers_follow_and_hooks_that_nobody_delivers_are_named(
         files.write("[agents.default]\nvoice = 'sage'\nhooks = { event_url = 'https://crm.test/events' }")
         await trio.sleep(5)
         assert told == ["sage"]
-        assert it.told() == ["agents: hooks are new here, and nobody delivers them before a restart"]
+        assert it.told()[0] == "agents: hooks are new here, and nobody delivers them before a restart"
 
 
 async def test_what_the_new_file_names_is_loaded_with_it_and_followed(

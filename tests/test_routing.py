@@ -239,6 +239,29 @@ async def test_a_process_that_ends_while_it_asks_sends_the_caller_on(autojump_cl
         assert channel.dialplan is not None
 
 
+async def test_an_agent_has_its_own_model_and_limits(autojump_clock: MockClock) -> None:
+    settings = """
+        [agents.small]
+        model = "gpt-realtime-2.1-mini"
+        limits = { caller_silent_s = 7 }
+        [[routes]]
+        agent = "small"
+        called = "200"
+        """
+    async with house(hello(), settings=settings) as it:
+        channel, _ = await it.stasis_call(exten="200")
+        await it.hears_of("agent_said")
+        assert it.model.session.config["model"] == "gpt-realtime-2.1-mini"
+        record = await it.ended()
+        assert record["reason"] == "caller_silent"
+        assert record["duration_s"] < 12, "not limits.caller_silent_s, 120"
+        channel, _ = await it.stasis_call()
+        await it.hears_of("agent_said", 2)
+        assert it.model.session.config["model"] == "gpt-realtime-2.1"
+        channel.hang_up()
+        await it.ended(2)
+
+
 async def test_an_agent_that_is_off_takes_no_call_of_any_kind(autojump_clock: MockClock) -> None:
     """And costs none of the model's time."""
     off = """

@@ -507,7 +507,7 @@ def test_tools_of_the_table_follow_and_never_replace_the_bridges_own() -> None:
         ),
         ("[agents.s]\nsession = 5", "2: agents.s.session: must be a table"),
         ("[agents.s.session]\ntype = 'realtime'", '2: agents.s.session.type: is always "realtime"; leave it out'),
-        ("[agents.s.session]\nmodel = 'x'", "2: agents.s.session.model: belongs to realtime.model"),
+        ("[agents.s.session]\nmodel = 'x'", "2: agents.s.session.model: belongs to agents.s.model or realtime.model"),
         (
             "[agents.s.session]\ninstructions = 'x'",
             "2: agents.s.session.instructions: belong to agents.s.instructions",

@@ -75,7 +75,7 @@ def test_the_program_of_the_page_is_the_example() -> None:
 def test_the_settings_on_the_page_exist() -> None:
     known = msgspec.to_builtins(load_config("", {}))
     agent = known["agents"]["default"]
-    known |= agent | {"turn_detection": agent["turn_detection"]}
+    known = agent | known | {"turn_detection": agent["turn_detection"]}
     named = re.findall(r"`((?:limits|realtime|asterisk|server|turn_detection)\.\w+|\w*barge_in\w*|budget_\w+)", PAGE)
     assert len(named) > 20
     for name in set(named) - {"budget_nearly_spent", "budget_spent"}:
