@@ -168,8 +168,27 @@ async def refusals(exchange: Exchange) -> None:
         await eventually(lambda: "StasisEnd" in raw.kinds(channel_id), "StasisEnd")
         outside = (409, "409 Channel not in Stasis application")
         assert await raw.refused("POST", f"{channel}/continue") == outside
+        assert await raw.refused("POST", f"{channel}/move", app=exchange.config.app, appArgs="taken") == outside
         assert await raw.refused("POST", f"{channel}/variable", variable="A", value="b") == outside
         await raw.client.request("DELETE", channel, reason="normal")
+
+    await with_raw(exchange, body)
+
+
+async def move_to_nowhere(exchange: Exchange) -> None:
+    """A move to an app that is not there is accepted, told of, and not done."""
+
+    async def body(raw: Raw) -> None:
+        channel_id = await exchange.place_call()
+        await eventually(lambda: bool(raw.kinds(channel_id)), "StasisStart")
+        uri = f"channels/{channel_id}"
+        assert (await raw.refused("POST", "channels/none/move", app="nowhere", appArgs="a"))[0] == 404
+        await raw.client.request("POST", f"{uri}/move", app="nowhere", appArgs="taken,1")
+        await eventually(lambda: "ApplicationMoveFailed" in raw.kinds(channel_id), "ApplicationMoveFailed")
+        place = (await raw.client.request("GET", uri))["dialplan"]
+        assert (place["app_name"], place["app_data"].partition(",")[0]) == ("Stasis", exchange.config.app)
+        assert "StasisEnd" not in raw.kinds(channel_id)
+        await raw.client.request("DELETE", uri, reason="normal")
 
     await with_raw(exchange, body)
 
@@ -336,6 +355,7 @@ async def media_refused(exchange: Exchange) -> None:
 Clause = Callable[[Exchange], Awaitable[None]]
 CONTRACT: tuple[Clause, ...] = (
     refusals,
+    move_to_nowhere,
     parameters,
     order_of_events,
     digit_and_hang_up,
