@@ -39,7 +39,8 @@ _PATTERNS: dict[str, _Pattern] = {
     "card_numbers": (re.compile(rf"(?<!\d)\d(?:{_GAP}\d){{12,18}}(?!\d)"), "[card number]", _is_card),
     "ibans": (re.compile(r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?\b"), "[IBAN]", _always),
     "emails": (
-        re.compile(r"[\w.+\-]{1,64}(?:@| at )[\w\-]{1,63}(?:(?:\.| dot )[\w\-]{1,63}){1,5}"),
+        # From the beginning of a word only: else 16,000 letters without a space took 66 ms, and all calls stand still.
+        re.compile(r"(?<![\w.+\-])[\w.+\-]{1,64}(?:@| at )[\w\-]{1,63}(?:(?:\.| dot )[\w\-]{1,63}){1,5}"),
         "[e-mail address]",
         lambda text: "@" in text or " dot " in text,
     ),

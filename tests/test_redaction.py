@@ -48,11 +48,23 @@ def test_json_stays_json() -> None:
 
 
 def test_no_text_takes_long() -> None:
+    # The media clock waits while an expression is searched for. What each takes here is 1 to 7 ms.
     redactor = Redactor(KINDS)
-    began = time.process_time()
-    for text in ("1" * 20_000, "a" * 20_000, "a at " * 4_000, "1 " * 10_000, "+" * 20_000, "AA11 1111" * 2_000):
-        redactor.text(text)
-    assert time.process_time() - began < 2
+    for text in (
+        "1" * 16_000,
+        "a" * 16_000,
+        "a at " * 3_200,
+        "1 " * 8_000,
+        "+" * 16_000,
+        "AA11 1111" * 1_700,
+        "a.b." * 4_000,
+    ):
+        took = []
+        for _ in range(3):
+            began = time.process_time()
+            redactor.text(text)
+            took.append(time.process_time() - began)
+        assert min(took) < 0.04, text[:10]
 
 
 @pytest.mark.parametrize(
