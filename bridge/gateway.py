@@ -25,8 +25,6 @@ from uuid import uuid4
 
 import msgspec
 import trio
-from websockets.datastructures import Headers
-from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from bridge import gateway_messages as messages
@@ -39,7 +37,8 @@ from bridge.config import Config, Limits, Realtime, realtime_of
 from bridge.ending import FAREWELLS, EndReason, Farewell
 from bridge.errors import ConfigError, GatewayError, MediaError
 from bridge.gateway_config import base_of, model_of, profile_of, wish_of
-from bridge.gateway_door import PATH, SUBPROTOCOL, Refusal, Visit, visit_of
+from bridge.gateway_door import PATH, Refusal, Visit, visit_of
+from bridge.gateway_handshake import shake_hands
 from bridge.gateway_session import GatewaySession, last_error, tools_of
 from bridge.health import CallCounts
 from bridge.hook_bodies import Question
@@ -50,14 +49,13 @@ from bridge.live_config import InForce, LiveConfig
 from bridge.plain_calls import TurnAway
 from bridge.switchboard import NoCallControl, Switchboard
 from bridge.tools import Tool
-from bridge.websocket_leg import SEND_BUFFER_BYTES, WebSocketLeg, server_protocol
+from bridge.websocket_leg import SEND_BUFFER_BYTES, WebSocketLeg
 
 _log = logging.getLogger("bridge.gateway")
 
 # The printed clients send their config at once; one that waits for `ready` first waits so long.
 CONFIG_WAIT_S = 1.0
 LOOK_S = 1.0
-_READ_BYTES = 16384
 _OPENAI = (".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
 
@@ -139,20 +137,25 @@ class Gateway:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One client, from its first byte to its end. Whatever goes wrong stays in this client's call."""
-        if isinstance(stream, trio.SocketStream):
-            stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
-            with self._client() as number, trio.fail_after(self._live.config.limits.identify_s):
-                visitor = await self._shake_hands(stream, number)
-            if visitor is not None:
+            if (visitor := await self._let_in(stream)) is not None:
                 with self._client():
                     await self._admitted(stream, *visitor)
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
-            _log.info("a websocket client left during its handshake, or took too long for it")
         except Exception:
             _log.exception("a defect of the bridge ended this client's call")
         finally:
             await trio.aclose_forcefully(stream)
+
+    async def _let_in(self, stream: trio.abc.Stream) -> tuple[str, ServerProtocol, Visit] | None:
+        """A client's address, and what the handshake made of it; None: it was refused, or did not finish it."""
+        try:
+            peer = _known(stream)
+            with self._client() as number, trio.fail_after(self._live.config.limits.identify_s):
+                visitor = await shake_hands(stream, partial(self._judge, number))
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            _log.info("a websocket client left during its handshake, or took too long for it")
+            return None
+        return None if visitor is None else (peer, *visitor)
 
     @contextmanager
     def _client(self) -> Any:
@@ -162,46 +165,9 @@ class Gateway:
         finally:
             self._clients -= 1
 
-    # The handshake ---------------------------------------------------------------------------------------------------
-
-    async def _shake_hands(self, stream: trio.abc.Stream, number: int) -> tuple[ServerProtocol, Visit] | None:
-        """Let a client in, or answer why not (None)."""
-        protocol = server_protocol()
-        events: list[Any] = []
-        while not events:
-            data = await stream.receive_some(_READ_BYTES)
-            if not data:
-                return None
-            protocol.receive_data(bytes(data))
-            events = protocol.events_received()
-            if protocol.handshake_exc is not None:
-                await _write(stream, protocol)
-                return None
-        request = events[0]
-        assert isinstance(request, Request)
-        verdict = self._judge(request, number)
-        if isinstance(verdict, Refusal):
-            response = protocol.reject(verdict.status, verdict.text)
-            if verdict.status == 401:
-                response.headers["WWW-Authenticate"] = "Bearer"
-            if verdict.status == 503:
-                response.headers["Retry-After"] = "5"
-        else:
-            response = protocol.accept(request)
-            if response.status_code == 101 and SUBPROTOCOL in _offered(request.headers):
-                response.headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
-        protocol.send_response(response)
-        await _write(stream, protocol)
-        if isinstance(verdict, Refusal) or response.status_code != 101:
-            why = response.body.decode().strip() if response.body else ""
-            _log.warning("websocket client refused", extra={"facts": {"status": response.status_code, "detail": why}})
-            return None
-        protocol.events += events[1:]
-        return protocol, verdict
-
-    def _judge(self, request: Request, number: int) -> Visit | Refusal:
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        verdict = visit_of(request.path, headers, _offered(request.headers), self._settings)
+    def _judge(self, number: int, target: str, headers: Mapping[str, str], offered: Sequence[str]) -> Visit | Refusal:
+        """Whether the client, the `number`-th at a time, may come in."""
+        verdict = visit_of(target, headers, offered, self._settings)
         if isinstance(verdict, Refusal):
             return verdict
         refusal: tuple[EndReason, str] | None = self._switchboard.admit(trio.current_time())
@@ -214,13 +180,13 @@ class Gateway:
 
     # One client ------------------------------------------------------------------------------------------------------
 
-    async def _admitted(self, stream: trio.abc.Stream, protocol: ServerProtocol, visit: Visit) -> None:
+    async def _admitted(self, stream: trio.abc.Stream, peer: str, protocol: ServerProtocol, visit: Visit) -> None:
         leg = WebSocketLeg(stream, protocol, uuid4())
         telemetry.call_id_of_context.set(str(leg.call_id))
         reason = EndReason.SERVER_DRAINING  # where nobody says otherwise: cancelled
         with self._switchboard.slot():
             try:
-                record = await self._hold(leg, visit, _peer_of(stream))
+                record = await self._hold(leg, visit, peer)
                 reason = EndReason(record.reason)
                 self._counts.end(reason, record.agent)
             except Exception:
@@ -385,17 +351,9 @@ def _has_no_key(realtime: Realtime) -> bool:
     return not (realtime.api_key or own or realtime.auth == "none" or "@" in realtime.url)
 
 
-def _offered(headers: Headers) -> list[str]:
-    return [it.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for it in line.split(",")]
-
-
-def _peer_of(stream: trio.abc.Stream) -> str:
-    if isinstance(stream, trio.SocketStream):
-        return str(stream.socket.getpeername()[0])
-    return ""
-
-
-async def _write(stream: trio.abc.Stream, protocol: ServerProtocol) -> None:
-    for data in protocol.data_to_send():
-        if data:
-            await stream.send_all(data)
+def _known(stream: trio.abc.Stream) -> str:
+    """The client's address; its socket is made to hold back little. Raises `OSError` when the client is gone already."""
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return str(stream.socket.getpeername()[0])

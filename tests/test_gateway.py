@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -571,3 +571,28 @@ async def test_what_goes_wrong_for_one_client_is_told_to_it_alone(autojump_clock
             ("Something is wrong.", "server_error")
         ]
         assert other.of("error", code="validation_error") == []
+
+
+@pytest.mark.parametrize(
+    ("request_text", "answer"),
+    [
+        (b"GET /realtime HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 426 "),
+        (b"POST /realtime HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+        (b"\x16\x03\x01 this is TLS\r\n\r\n", b""),
+        (b"GET /realtime HTTP/1.1\r\nHo", b""),
+        (b"", b""),
+    ],
+)
+async def test_who_speaks_no_websocket_costs_nobody_anything(
+    request_text: bytes, answer: bytes, autojump_clock: MockClock
+) -> None:
+    async with house(Script.of(), overrides=ON) as it:
+        async with it.gateway.connect() as stream:
+            await stream.send_all(request_text)
+            told = b""
+            with suppress(trio.BrokenResourceError):
+                told = b"".join([data async for data in stream])
+            assert told.startswith(answer)
+        async with client(it) as me:
+            await me.send("config")
+            await me.hears("ready")

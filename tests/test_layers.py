@@ -33,6 +33,7 @@ SHELL_FAMILIES = {
         ("ari_http", "nowait_io"),
         ("audiosocket_leg", "nowait_io"),
         ("websocket_leg", "nowait_io"),
+        ("gateway_handshake", "websocket_leg"),
         ("realtime_client", "websocket_writer"),
         ("websocket_writer", "nowait_io"),
         ("health_server", "http_server"),
