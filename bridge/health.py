@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -85,12 +85,14 @@ class CallCounts:
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """One worker as its supervisor sees it; `report` is None while no process of it has told anything."""
+    """One worker as its supervisor sees it; `report` is None while no process of it has told anything. `families` stand for
+    those of the report, and may be made while they are read."""
 
     number: int
     report: Report | None
     restarts: int = 0
     stage: str = ""
+    families: Iterable[Family] | None = None
 
     @property
     def ready(self) -> bool:
@@ -106,9 +108,14 @@ def page(path: str, workers: Iterable[WorkerHealth]) -> Page:
             told = list(workers)
             return Page(200 if any(worker.ready for worker in told) else 503, "".join(map(_in_words, told)))
         case "/metrics":
-            return Page(200, metrics(workers), "text/plain; version=0.0.4; charset=utf-8")
+            return metrics_page(metrics(workers))
         case _:
             return Page(404, "there are /healthz, /readyz and /metrics\n")
+
+
+def metrics_page(text: str) -> Page:
+    """The page with this text."""
+    return Page(200, text, "text/plain; version=0.0.4; charset=utf-8")
 
 
 def _in_words(worker: WorkerHealth) -> str:
@@ -133,6 +140,12 @@ _Samples = Iterable[tuple[Mapping[str, str], float]]
 
 def metrics(workers: Iterable[WorkerHealth]) -> str:
     """All series. Times are in seconds, as Prometheus wants them; counters begin anew with each process."""
+    return "".join(metrics_in_parts(workers))
+
+
+def metrics_in_parts(workers: Iterable[WorkerHealth]) -> Iterator[str]:
+    """The same, in parts that take a millisecond at most, some of them empty: whoever writes the page may do something
+    else in between."""
     told = list(workers)
     living = [(worker.number, worker.report) for worker in told if worker.report is not None]
 
@@ -161,22 +174,27 @@ def metrics(workers: Iterable[WorkerHealth]) -> str:
         metric = shown[full] = Metric(full.removesuffix("_total"), text, kind)
         for labels, value in samples:
             metric.add_sample(full, dict(labels), value)
-    for number, report in living:
-        for family in report.families or ():
+    for worker in told:
+        number, report, measured = worker.number, worker.report, worker.families
+        if report is None:
+            continue
+        for family in (measured if measured is not None else report.families) or ():
             metric = shown.setdefault(family.name, Metric(family.name, family.text, family.kind))
             for full, labels, value in family.samples:
                 metric.add_sample(full, {"worker": str(number), **labels}, value)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_These(list(shown.values())))
-    return generate_latest(registry).decode()
+            yield ""
+    for metric in shown.values():
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_This(metric))
+        yield generate_latest(registry).decode()
 
 
-class _These(Collector):
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
+class _This(Collector):
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
 
-    def collect(self) -> Sequence[Metric]:
-        return self._metrics
+    def collect(self) -> list[Metric]:
+        return [self._metric]
 
 
 def answer(request: Request, workers: Iterable[WorkerHealth]) -> Page:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from bridge.health import WorkerHealth, answer
+from bridge.health import WorkerHealth, answer, metrics_in_parts, metrics_page
 from bridge.http_exchange import Page, Request
 from bridge.http_server import serve_http
 
@@ -23,6 +23,13 @@ async def serve_health(
     """
 
     async def pages(request: Request) -> Page:
-        return answer(request, workers())
+        told = list(workers())
+        if request.path != "/metrics" or request.method != "GET":
+            return answer(request, told)
+        parts = []
+        for part in metrics_in_parts(told):
+            parts.append(part)
+            await trio.lowlevel.checkpoint()  # the media clock of a process that writes its own page
+        return metrics_page("".join(parts))
 
     await serve_http(address, pages, setting="server.health_address", task_status=task_status)

@@ -25,7 +25,6 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import httpx
-import msgspec
 import trio
 from prometheus_client import ProcessCollector
 
@@ -564,8 +563,7 @@ async def serve(
         if supervisor is None and server.health_address:
 
             def health() -> list[WorkerHealth]:
-                report = msgspec.structs.replace(bridge.report(), families=bridge.metrics.families())
-                return [WorkerHealth(server.worker or 1, report)]
+                return [WorkerHealth(server.worker or 1, bridge.report(), families=bridge.metrics.families())]
 
             await nursery.start(serve_health, server.health_address, health)
         await bridge.open_door(nursery)

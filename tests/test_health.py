@@ -51,7 +51,7 @@ def test_metrics_tell_every_worker_by_its_number() -> None:
     counted.calls_refused.labels("refused_busy").inc(2)
     busy = Report(
         pid=7, listening=True, connected=True, calls=3, calls_waiting=1, calls_max=100, lateness_p99_ms=3.5,
-        families=counted.families(),
+        families=list(counted.families()),
     )  # fmt: skip
     text = metrics([WorkerHealth(1, busy, restarts=2), WorkerHealth(2, None, restarts=1), WorkerHealth(3, busy)])
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 import pytest
+import trio
 from house import house
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +15,7 @@ from trio.testing import MockClock, memory_stream_pair
 from bridge.call_metrics import UNDECLARED, CallMetrics
 from bridge.call_record import CallRecord, ToolUse
 from bridge.health import Report, WorkerHealth, metrics
+from bridge.health_server import serve_health
 from bridge.lateness import Lateness
 from bridge.metrics import PREFIX, Distribution, Metrics
 from bridge.record_keeper import RecordCounts
@@ -28,7 +30,7 @@ NO_UNITS = {"ms", "milliseconds", "minutes", "percent", "usd", "kilobytes", "cou
 
 def page_of(*told: Metrics) -> dict[str, Metric]:
     """The page of so many workers, read by Prometheus' own parser."""
-    workers = [WorkerHealth(n, Report(pid=n, families=it.families())) for n, it in enumerate(told, 1)]
+    workers = [WorkerHealth(n, Report(pid=n, families=list(it.families()))) for n, it in enumerate(told, 1)]
     return {family.name: family for family in text_string_to_metric_families(metrics(workers))}
 
 
@@ -70,7 +72,7 @@ async def test_names_are_as_prometheus_wants_them() -> None:
 
 
 async def test_each_metric_stands_once_whatever_workers_there_are() -> None:
-    text = metrics([WorkerHealth(n, Report(pid=n, families=(await filled()).families())) for n in (1, 2)])
+    text = metrics([WorkerHealth(n, Report(pid=n, families=list((await filled()).families()))) for n in (1, 2)])
     names = re.findall(r"(?m)^# TYPE (\w+)", text)
     assert len(names) == len(set(names))
     assert {s.labels["worker"] for s in page_of(await filled(), await filled())[f"{PREFIX}_tokens"].samples} == {
@@ -125,3 +127,30 @@ async def test_whole_calls_are_counted_and_reported(autojump_clock: MockClock) -
     counts = {s.name: s.value for s in families[f"{PREFIX}_prompted_latency_seconds"].samples if "le" not in s.labels}
     assert counts[f"{PREFIX}_prompted_latency_seconds_count"] == 1
     assert any(s.value > 0 for s in families["process_resident_memory_bytes"].samples)
+
+
+async def test_a_process_that_writes_its_own_page_lets_others_run_in_between() -> None:
+    told = await filled()
+    runs = 0
+
+    async def clock() -> None:
+        nonlocal runs
+        while True:
+            await trio.lowlevel.checkpoint()
+            runs += 1
+
+    async def get(path: str) -> str:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+            return b"".join([data async for data in stream]).decode().partition("\r\n\r\n")[2]
+
+    async with trio.open_nursery() as nursery:
+        alone = WorkerHealth(1, Report(pid=1), families=told.families())
+        port = await nursery.start(serve_health, "127.0.0.1:0", lambda: [alone])
+        assert await get("/healthz") == "ok\n"
+        nursery.start_soon(clock)
+        text = await get("/metrics")
+        nursery.cancel_scope.cancel()
+    expected = metrics([WorkerHealth(1, Report(pid=1, families=list(told.families())))])
+    assert text == expected, "a probe has collected nothing"
+    assert runs > text.count("# TYPE")

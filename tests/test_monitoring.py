@@ -38,7 +38,7 @@ ADDED = {"instance", "job", "le"}
 def served() -> dict[str, str]:
     """The metrics of a whole process: family -> kind; counters with their `_total`."""
     bridge = Bridge(load_config(SETTINGS, {}), Seams(), ToolRegistry(), None, None)
-    text = metrics([WorkerHealth(1, Report(pid=1, families=bridge.metrics.families()))])
+    text = metrics([WorkerHealth(1, Report(pid=1, families=list(bridge.metrics.families())))])
     return {
         family.name + ("_total" if family.type == "counter" else ""): family.type
         for family in text_string_to_metric_families(text)
