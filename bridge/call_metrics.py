@@ -1,7 +1,12 @@
-"""Counts what happens in calls: turns and lost sessions as they come, all else when the call has ended, from its record."""
+"""Counts what happens in calls: turns, lost sessions, tokens and cost as they come, all else when the call has ended, from
+its record."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
 import trio
 
 from bridge.call_events import CallEvent
@@ -10,10 +15,16 @@ from bridge.latency import SPANS
 from bridge.live_call import LiveCall
 from bridge.metrics import Metrics
 from bridge.prices import NANO
+from bridge.usage import UsageTotals
 
 # What a model calls and nobody has declared: it may invent names without end.
 UNDECLARED = "undeclared"
 _TOKENS = "_tokens"
+_COUNTED = (
+    *(name for name in UsageTotals.__struct_fields__ if name.endswith(_TOKENS)),
+    "priced_nano_usd",
+    "unpriced",
+)
 
 
 class CallMetrics:
@@ -22,6 +33,7 @@ class CallMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tools: dict[str, frozenset[str]] = {}
+        self._accounts: dict[str, dict[str, int]] = {}
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         await trio.lowlevel.checkpoint()
@@ -29,7 +41,13 @@ class CallMetrics:
 
     def begins(self, call: LiveCall) -> None:
         self._tools[call.call_id] = call.tool_names
+        counted = self._accounts[call.call_id] = {}
+
+        def used(event: CallEvent) -> None:
+            self._account(call.agent_name, event.event, counted)
+
         call.listen(["turn", "session_lost", "session_resumed"], self._heard, wire=False)
+        call.listen(["usage.updated"], used, wire=False)
 
     def _heard(self, event: CallEvent) -> None:
         metrics, facts = self._metrics, event.event
@@ -48,6 +66,7 @@ class CallMetrics:
     async def ended(self, record: CallRecord) -> None:
         await trio.lowlevel.checkpoint()
         metrics, agent, declared = self._metrics, record.agent, self._tools.pop(record.call_id, frozenset())
+        self._account(agent, msgspec.structs.asdict(record.usage), self._accounts.pop(record.call_id, {}))
         if not record.duration_s:
             return  # it never had media
         metrics.call_duration.observe(record.duration_s)
@@ -63,8 +82,18 @@ class CallMetrics:
             metrics.tool_calls.labels(tool, outcome).inc()
             if use.lasted_s is not None:
                 metrics.tool_duration.labels(tool).observe(use.lasted_s)
-        for name in record.usage.__struct_fields__:
-            if name.endswith(_TOKENS) and (count := getattr(record.usage, name)):
-                metrics.tokens.labels(agent, name.removesuffix(_TOKENS)).inc(count)
-        metrics.cost.labels(agent).inc(record.usage.priced_nano_usd / NANO)
-        metrics.unpriced.labels(agent).inc(record.usage.unpriced)
+
+    def _account(self, agent: str, totals: Mapping[str, Any], counted: dict[str, int]) -> None:
+        """Count what has come to the totals of a call since the last time."""
+        for name in _COUNTED:
+            more = totals[name] - counted.get(name, 0)
+            if more <= 0:
+                continue
+            counted[name] = totals[name]
+            match name:
+                case "priced_nano_usd":
+                    self._metrics.cost.labels(agent).inc(more / NANO)
+                case "unpriced":
+                    self._metrics.unpriced.labels(agent).inc(more)
+                case _:
+                    self._metrics.tokens.labels(agent, name.removesuffix(_TOKENS)).inc(more)

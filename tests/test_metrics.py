@@ -103,15 +103,32 @@ def test_all_frames_are_in_the_distribution_and_lost_ones_apart() -> None:
     assert lateness.sent.sum_s == pytest.approx(0.0252)
 
 
+async def latest(stream: trio.abc.ReceiveStream) -> Report:
+    """The newest report with metrics of those that have come."""
+    found, receiver = Report(pid=0), Receiver(stream, Report)
+    with trio.move_on_after(0.01):
+        while (report := await receiver.receive()) is not None:
+            found = report if report.families is not None else found
+    return found
+
+
 async def test_whole_calls_are_counted_and_reported(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
-    async with house(Script.of(Say("Hello")), supervisor=theirs) as it:
+    async with house(Script.of(*[Say("Hello")] * 3), supervisor=theirs) as it:
         channel, _ = await it.stasis_call()
         await it.hears_of("turn")
         await it.model.session.drop()
         await it.hears_of("session_resumed")
+        await trio.sleep(6)
+        page = metrics([WorkerHealth(1, await latest(ours))])
+        early = {
+            s.labels["kind"]: s.value
+            for family in text_string_to_metric_families(page)
+            for s in family.samples
+            if family.name == f"{PREFIX}_tokens"
+        }
         channel.hang_up()
-        await it.ended()
+        record = await it.ended()
         receiver, families = Receiver(ours, Report), None
         while families is None or not any(s.value for s in families[f"{PREFIX}_calls_ended"].samples):
             report = await receiver.receive()
@@ -122,6 +139,11 @@ async def test_whole_calls_are_counted_and_reported(autojump_clock: MockClock) -
         await ours.send_all(msgspec.json.encode({"order": "drain"}) + b"\n")
     ended = {s.labels["reason"]: s.value for s in families[f"{PREFIX}_calls_ended"].samples}
     assert ended == {"caller_hung_up": 1, "internal_error": 0}, "what an alert watches is there before it happens"
+    spent = {s.labels["kind"]: s.value for s in families[f"{PREFIX}_tokens"].samples}
+    assert spent["audio_out"] == record["usage"]["audio_out_tokens"], (
+        "counted once, though told in mid-call and at the end"
+    )
+    assert early["audio_out"] == spent["audio_out"]
     [resumed] = families[f"{PREFIX}_model_reconnects"].samples
     assert resumed.value == 1
     counts = {s.name: s.value for s in families[f"{PREFIX}_prompted_latency_seconds"].samples if "le" not in s.labels}
