@@ -46,6 +46,8 @@ BRIDGE_PREFIX, MEDIA_PREFIX = "realtime-bridge-", "realtime-media-"
 CALL_PREFIX = "realtime-call-"
 # Events of one call that nobody has read. Full: a digit is dropped; a hang-up takes the place of the oldest digit.
 _EVENTS_SIZE = 32
+# How often what the caller hears is put right, where Asterisk did not answer.
+_TRY_AGAIN_S = 1.0
 
 
 class ChannelControl:
@@ -88,6 +90,7 @@ class ChannelControl:
         ] = {}  # after an excursion Asterisk does not know any more where the caller came from
         self._next_priority = channel.dialplan.priority + 1
         self._owed: list[Callable[[], Awaitable[Any]]] = []
+        self._settling = False
         self._farewell: tuple[ChannelAction, str, str, int] | None = None
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
 
@@ -302,14 +305,26 @@ class ChannelControl:
             )
 
     async def settle(self, step: Callable[[], Awaitable[Any]]) -> None:
-        """Do this, without which the caller would hear the wrong thing or nothing; if ARI is away, or it is cut short by
-        cancellation, as soon as ARI is there. Never raises."""
+        """Do this, without which the caller would hear the wrong thing or nothing; if Asterisk does not answer, or this is
+        cut short by cancellation, as soon as it can be done. Never raises."""
         self._owed.append(step)
-        if await attempt(step()) and step in self._owed:
-            self._owed.remove(step)
+        try:
+            if await attempt(step()) and step in self._owed:
+                self._owed.remove(step)
+        finally:
+            if self._owed and not self._settling:
+                self._settling = True
+                self._app.soon(self._settle_later)
+
+    async def _settle_later(self) -> None:
+        while self._owed and not self.gone and self._farewell is None:
+            await trio.sleep(_TRY_AGAIN_S)
+            if self._app.connected:
+                await self.settle_rest()
+        self._settling = False
 
     async def settle_rest(self) -> None:
-        """ARI is there: do what is still to be done of `settle`."""
+        """Do what is still to be done of `settle`; nothing is, where the caller or the call is gone."""
         owed, self._owed = self._owed, []
         if not self.gone and self._farewell is None:
             for step in owed:

@@ -93,12 +93,13 @@ class DialledTarget:
             return
         request, control = self._app.request, self._control
         back, media_id = f"bridges/{control.bridge_id}/addChannel", control.media_id
-        await together(self._channel.hang_up(), self._stop_music())
+        steps = [self._channel.hang_up(), self._stop_music()]
         if self._consulting:
             self._consulting = False
             if not control.gone:
-                await control.settle(lambda: request("POST", back, channel=media_id))
-            await control.settle(lambda: request("DELETE", f"bridges/{self._consult_id}"))
+                steps.append(control.settle(lambda: request("POST", back, channel=media_id)))
+            steps.append(control.settle(lambda: request("DELETE", f"bridges/{self._consult_id}")))
+        await together(*steps)  # in any order, and whoever waits for us waits but once
 
     async def _start_music(self, music: str) -> None:
         self._music = True

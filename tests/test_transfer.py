@@ -558,6 +558,22 @@ async def test_a_caller_whose_warm_transfer_fails_without_ari_gets_the_agent_bac
         assert (await it.ended())["reason"] == "caller_hung_up"
 
 
+async def test_an_asterisk_that_stalls_as_a_transfer_fails_keeps_the_caller_waiting_no_longer_than_that(
+    autojump_clock: MockClock,
+) -> None:
+    async with house(Script.of(WANTS, GOING, SUMMARY, SORRY), settings=WARM) as it:
+        _, channel = await consulted(it)
+        await it.hears_of("agent_said", 2)
+        await trio.sleep(4)
+        with it.ari.never_answers("POST bridges/"), it.ari.never_answers("DELETE"):
+            await it.hears_of("transfer_failed")
+            assert (channel.music, call_bridge(it)) == ("jazz", ["demo"])
+        with trio.fail_after(5):
+            await it.until(lambda: call_bridge(it) == ["demo", "media"] and channel.music == "")
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
 async def test_nobody_is_joined_with_a_caller_whose_music_can_not_be_stopped(autojump_clock: MockClock) -> None:
     """It would cover the colleague's voice, and no call would be left whose business it is."""
     async with house(Script.of(WANTS, GOING, SORRY), settings=DESK + 'music = "jazz"\n') as it:
