@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bridge.ending import EndReason
 from bridge.errors import ConfigError
 from bridge.kept_call import KeptCall, Row
 
@@ -268,7 +269,7 @@ def _conversation(call: KeptCall, width: int) -> Iterable[str]:
         (turn["at_s"], turn["role"], turn["text"] + (" -- (interrupted)" if turn["interrupted"] else ""))
         for turn in call.turns
     ]
-    said += [(it["at_s"], "tool", _tool(it)) for it in call.tool_calls]
+    said += [(it["at_s"], "tool", _tool(it, call.call["reason"])) for it in call.tool_calls]
     if not said:
         yield "Nothing was said, or nothing of it is kept."
         return
@@ -284,8 +285,14 @@ def _conversation(call: KeptCall, width: int) -> Iterable[str]:
         )
 
 
-def _tool(it: Mapping[str, Any]) -> str:
+# A tool of the bridge that ends the call is not answered to the model: nobody is to speak any more.
+_ENDING = {("hang_up", EndReason.AGENT_HUNG_UP), ("transfer_call", EndReason.TRANSFERRED)}
+
+
+def _tool(it: Mapping[str, Any], reason: str) -> str:
     asked = f"{it['name']} {it['arguments']}".strip()
+    if it["lasted_s"] is None and (it["name"], reason) in _ENDING:
+        return asked
     lasted = "was not answered" if it["lasted_s"] is None else f"{it['lasted_s']:.2f} s"
     failed = ", failed" if it["failed"] else ""
     answer = f" -> {it['output']}" if it["output"] else ""

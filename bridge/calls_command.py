@@ -45,7 +45,9 @@ def add_commands(command: argparse.ArgumentParser, add_settings: Callable[[argpa
     listing.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
     listing.add_argument("--json", action="store_true", help="as a JSON array")
     show = add("show", "one call: facts, what was said, tools, times, cost")
-    show.add_argument("id", metavar="ID", help="its id, or the beginning of it")
+    show.add_argument(
+        "id", metavar="ID", nargs="?", default="", help="its id, or how that begins (default: the newest)"
+    )
     show.add_argument("--json", action="store_true", help="as a JSON object")
     totals = add("totals", "how many calls, minutes and dollars, by day, agent, number or reason")
     _add_filters(totals)
@@ -150,7 +152,9 @@ def _list(config: Config, store: RecordStore, arguments: argparse.Namespace) -> 
 
 
 def _show(_config: Config, store: RecordStore, arguments: argparse.Namespace) -> int:
-    found = store.starting_with(arguments.id)
+    found = store.starting_with(arguments.id, limit=10 if arguments.id else 1)
+    if not found and not arguments.id:
+        raise RecordsError("no call has ended yet")
     if not found:
         raise RecordsError(f"no call's id begins with {arguments.id}; `realtime-bridge calls list` has the newest")
     if len(found) > 1:

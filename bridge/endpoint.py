@@ -46,10 +46,14 @@ class Endpoint:
     @property
     def needs_key(self) -> bool:
         """Whether this is a provider that serves nobody without a key, and there is none."""
+        return not self.shows_key and any(_within(urlsplit(self.url).hostname or "", domain) for domain in _PATHS)
+
+    @property
+    def shows_key(self) -> bool:
+        """Whether anything here may be a key; whether it is a good one only the server knows."""
         names = {name.lower() for name in self.headers}
         with_key = names & {"authorization", "api-key"} or self.subprotocols or "@" in urlsplit(self.url).netloc
-        hosted = any(_within(urlsplit(self.url).hostname or "", domain) for domain in _PATHS)
-        return hosted and not with_key and not dict(parse_qsl(urlsplit(self.url).query)).keys() - OPEN_PARAMETERS
+        return bool(with_key or dict(parse_qsl(urlsplit(self.url).query)).keys() - OPEN_PARAMETERS)
 
     def __str__(self) -> str:
         names = ", ".join(self.headers) or "no header"

@@ -256,6 +256,10 @@ async def _try(
             connection = RealtimeConnection(websocket, Translator(endpoint.dialect))
             with trio.fail_at(deadline):
                 await connection.configure(session)
+        except ModelRejected as error:
+            if error.code == "invalid_api_key" and not endpoint.shows_key:
+                raise ModelRejected(f"{error} No key was sent: set OPENAI_API_KEY", code=error.code) from None
+            raise
         except InvalidStatus as error:
             raise realtime_errors.error_of_http_status(
                 error.response.status_code, bytes(error.response.body or b"")

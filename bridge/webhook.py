@@ -63,8 +63,9 @@ def headers_of(secret: str, message_id: str, at_unix_s: float, body: bytes) -> d
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, now_unix_s: float) -> None:
-    """For a receiver: raises `ValueError`, which says why, unless the request is genuine and new. `headers` by their names
-    in lower case."""
+    """For a receiver: raises `ValueError`, which says why, unless the request is genuine and new. Names of `headers` in any
+    case."""
+    headers = {name.lower(): value for name, value in headers.items()}
     try:
         message_id, at = headers["webhook-id"], headers["webhook-timestamp"]
         given = headers["webhook-signature"]

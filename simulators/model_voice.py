@@ -141,5 +141,42 @@ class Phrasebook:
         return Say(phrase.text, pcm=phrase.pcm, pace=self.pace)
 
 
+class ToolUser:
+    """A `Brain` that greets, uses these tools one after the other, tells what each has answered, and hangs up: a whole call
+    for whoever tries tools of their own. What is said besides is answered by the `Phrasebook`.
+
+    There are no recordings of what tools answer: the words are in the transcript, the sound is a tone.
+    """
+
+    def __init__(self, inner: Phrasebook, uses: Sequence[Call]) -> None:
+        self._inner = inner
+        self._uses = tuple(uses)
+
+    def transcribe(self, pcm: bytes) -> str | None:
+        return self._inner.transcribe(pcm)
+
+    def answer(self, conversation: Conversation) -> Sequence[Part]:
+        """As the items so far have it, so that calls side by side and other sessions of one call do not mind each other."""
+        outputs = [item for item in conversation.items if item.type == "function_call_output"]
+        if not outputs and not any(item.role == "assistant" for item in conversation.items):
+            return [*self._inner.answer(conversation), *self._next(conversation, 0)]
+        if conversation.items[-1].type == "function_call_output" and len(outputs) <= len(self._uses):
+            return [_toned(outputs[-1].text), *self._next(conversation, len(outputs))]
+        return self._inner.answer(conversation)
+
+    def _next(self, conversation: Conversation, number: int) -> Sequence[Part]:
+        offered = [str(tool.get("name")) for tool in conversation.tools]
+        if number == len(self._uses):
+            return [Call("hang_up", {"reason": "the simulated call is complete"})] if "hang_up" in offered else []
+        wanted = self._uses[number]
+        if wanted.name not in offered:
+            return [_toned(f"I have no tool {wanted.name}. My tools are: {', '.join(offered) or 'none'}.")]
+        return [wanted]
+
+
+def _toned(text: str) -> Say:
+    return Say(text, ms=min(4000, max(600, 50 * len(text))))
+
+
 def _plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z']+", text.lower()))

@@ -33,7 +33,7 @@ from websockets.trio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from simulators.memory import MemoryListener
-from simulators.model_script import Brain, Item, Script
+from simulators.model_script import Brain, Call, Item, Script
 from simulators.realtime_beta import DEFAULT_VOICE, BetaEdge
 from simulators.realtime_door import http_refusal, offered_subprotocols, refusal, visitor_of
 from simulators.realtime_faults import FaultSwitches
@@ -402,24 +402,48 @@ async def run(host: str, port: int, brain: Brain, key: str, *, beta: bool = Fals
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    from simulators.model_voice import Phrasebook  # noqa: PLC0415  (its audio is loaded only where it is used)
+    from simulators.model_voice import Phrasebook, ToolUser  # noqa: PLC0415  (its audio is loaded only where it is used)
 
     parser = argparse.ArgumentParser(
-        prog="python -m simulators.realtime_server", description="A Realtime server that needs no key and no network."
+        prog="realtime-bridge simulate",
+        description="A Realtime server that needs no key and no network. It greets, and answers the recorded sentences of "
+        "simulators/phrasebook, which it knows by their sound; whatever else a caller says it does not understand, and "
+        "instructions it does not read. With --use it uses a tool of your agent.",
+        epilog='Point the bridge at it: realtime.url = "ws://127.0.0.1:8765/v1/realtime" in bridge.toml, or '
+        "BRIDGE_REALTIME_URL; OPENAI_API_KEY is any text.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--key", default="", help="the only accepted API key (default: any)")
     parser.add_argument("--beta", action="store_true", help="let clients of the preview dialect in as well")
     parser.add_argument("--query-key", default="", help="a query parameter that may hold the key (default: none)")
+    parser.add_argument(
+        "--use", nargs=2, action="append", default=[], metavar=("TOOL", "ARGUMENTS"),
+        help="in each call greet, use this tool of the agent with these arguments (JSON), tell its answer (the words are "
+        "in the transcript, the sound is a tone) and hang up; may be given several times",
+    )  # fmt: skip
     options = parser.parse_args(argv)
+    book = Phrasebook.load()
+    brain: Brain = book
+    if options.use:
+        for tool, arguments in options.use:
+            if not _is_object(arguments):
+                parser.error(f"--use {tool} {arguments}: the arguments are a JSON object, such as '{{}}'")
+        brain = ToolUser(book, [Call(tool, arguments) for tool, arguments in options.use])
     try:
         serve_them = partial(run, beta=options.beta, query_key=options.query_key)
-        trio.run(serve_them, options.host, options.port, Phrasebook.load(), options.key)
+        trio.run(serve_them, options.host, options.port, brain, options.key)
     except* KeyboardInterrupt:
         pass
     except* OSError as group:
         parser.exit(1, f"can not listen on {options.host}:{options.port}: {group.exceptions[0]}\n")
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except msgspec.DecodeError:
+        return False
 
 
 if __name__ == "__main__":

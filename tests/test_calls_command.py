@@ -17,6 +17,7 @@ from kept_calls import BEGAN_S, kept_of
 
 from bridge import call_pages
 from bridge.__main__ import main
+from bridge.call_record import ToolUse
 from bridge.errors import ConfigError
 from bridge.record_database import RecordDatabase, url_of
 from bridge.record_store import DAY_S, RecordStore
@@ -142,6 +143,19 @@ def test_one_call_is_a_page_to_read(calls: Calls, monkeypatch: pytest.MonkeyPatc
     whole = json.loads(calls("show", "00000001", "--json")[1])
     assert [turn["role"] for turn in whole["turns"]] == ["agent", "caller", "agent"]
     assert whole["facts"]["usage"]["audio_in_tokens"] == 120
+
+
+def test_without_an_id_it_is_the_newest(calls: Calls) -> None:
+    newest = json.loads(calls("list", "--json", "--limit", "1")[1])[0]["call_id"]
+    assert calls("show")[1].startswith(f"Call {newest}\n")
+    assert calls("show", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(("reason", "note"), [("agent_hung_up", ""), ("model_lost", " (was not answered)")])
+def test_the_tool_that_ends_a_call_needs_no_answer(reason: str, note: str) -> None:
+    use = ToolUse(4.0, "c", "hang_up", "{}")
+    page = "\n".join(call_pages.page(kept_of(5, reason=reason, tool_uses=[use]), 80))
+    assert f"tool    hang_up {{}}{note}\n" in page
 
 
 def test_what_is_not_kept_is_said(calls: Calls) -> None:

@@ -13,7 +13,7 @@ import trio
 from model_client import SILENCE_500, dialled, serving
 
 from simulators.model_script import Call, Item, Say, tone
-from simulators.model_voice import Phrase, Phrasebook, features, similarity
+from simulators.model_voice import Phrase, Phrasebook, ToolUser, features, similarity
 from simulators.turn_detector import TurnDetector
 from simulators.wire_audio import Decoder, encode, resampled
 
@@ -237,3 +237,38 @@ async def test_a_whole_conversation(autojump_clock: trio.abc.Clock) -> None:
         assert server.session.items[-1].wire["name"] == "hang_up"
         stops = [event["audio_end_ms"] for event in client.of("input_audio_buffer.speech_stopped")]
         assert all(later > earlier for earlier, later in pairwise(stops))
+
+
+class Talk:
+    """A conversation with these tools, of items as the server keeps them."""
+
+    instructions = ""
+
+    def __init__(self, *tools: str) -> None:
+        self.tools = [{"name": name} for name in tools]
+        self.items: list[Item] = []
+
+    def has(self, kind: str, **wire: object) -> None:
+        self.items.append(Item("i", {"type": kind, **wire}))
+
+
+def test_a_tool_of_ones_own_is_used_and_its_answer_told() -> None:
+    brain = ToolUser(BOOK, [Call("hours", '{"day": "saturday"}'), Call("book")])
+    talk = Talk("hours", "book", "hang_up")
+    greeting, use = brain.answer(talk)
+    assert (isinstance(greeting, Say), use) == (True, Call("hours", '{"day": "saturday"}'))
+    talk.has("message", role="assistant")
+    talk.has("function_call_output", output="7 to 13")
+    told, use = brain.answer(talk)
+    assert (isinstance(told, Say) and told.text, use) == ("7 to 13", Call("book"))
+    talk.has("function_call_output", output="booked")
+    told, end = brain.answer(talk)
+    assert isinstance(told, Say)
+    assert isinstance(end, Call)
+    assert (told.text, end.name) == ("booked", "hang_up")
+
+
+def test_a_tool_that_the_agent_lacks_is_named() -> None:
+    _, told = ToolUser(BOOK, [Call("houers")]).answer(Talk("hours", "hang_up"))
+    assert isinstance(told, Say)
+    assert told.text == "I have no tool houers. My tools are: hours, hang_up."
