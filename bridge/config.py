@@ -54,9 +54,11 @@ __all__ = [
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings in force, where each comes from, what there is to warn of, and the files that they name."""
+    """The settings in force, where each comes from, what there is to warn of, and the files that they name. `common`: as
+    they are written, before a worker's number has counted up its ports."""
 
     config: Config
+    common: Config
     origins: Origins
     warnings: list[str] = []
     files: list[str] = []
@@ -116,8 +118,9 @@ def load(
             raise ConfigError(f"command line, {path}: only SECTION.KEY with a section of {known} can be set there")
     config = _set(config, tree, origins, [(path, value, COMMAND_LINE) for path, value in (overrides or {}).items()])
     config = _with_secrets(config, environ)
+    common = config
     if number := config.server.worker:
-        config, common = config.for_worker(number), config
+        config = config.for_worker(number)
         for place in _changed(common, config):
             origins.note(place, Origin(f"{origins.of(place)} (worker {number})"))
     if folder:
@@ -126,7 +129,7 @@ def load(
         config = _with_instructions(config, origins)
     except ConfigError as error:
         raise ConfigError(origins.located(str(error)), place=error.place) from error
-    return Loaded(config=config, origins=origins, warnings=warnings, files=_files_of(config))
+    return Loaded(config=config, common=common, origins=origins, warnings=warnings, files=_files_of(config))
 
 
 def _files_of(config: Config) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bridge.config import Loaded, load
+from bridge.config import Config, Loaded, load
 from bridge.errors import ConfigError
 
 Stamps = Mapping[str, tuple[int, int, int] | None]
@@ -13,7 +13,7 @@ Stamps = Mapping[str, tuple[int, int, int] | None]
 
 
 class ConfigFile:
-    """`required`: somebody named the file, so it must be there. All methods but `located` block."""
+    """`required`: somebody named the file, so it must be there. `load` and `stamps` block."""
 
     def __init__(
         self, path: Path, overrides: Mapping[str, str], environ: Mapping[str, str], *, required: bool
@@ -50,6 +50,14 @@ class ConfigFile:
 
     def _watched(self) -> list[str]:
         return [str(self.path), *self._files]
+
+    def common(self) -> Config | None:
+        """The settings of the last `load`, for all workers; None: nothing was loaded."""
+        return self._loaded.common if self._loaded is not None else None
+
+    def warnings(self) -> list[str]:
+        """Of the last `load`."""
+        return self._loaded.warnings if self._loaded is not None else []
 
     def located(self, error: BaseException) -> str:
         """What to tell of an error: one about a setting names what gave it, whoever found it after `load`."""

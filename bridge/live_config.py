@@ -48,7 +48,7 @@ LIVE = frozenset({"realtime", "limits", "agents", "routes"})
 
 
 class ConfigSource(Protocol):
-    """Where settings are read again. All but `located` block, and are called in a thread."""
+    """Where settings are read again. `stamps` and `load` block, and are called in a thread."""
 
     def stamps(self) -> object:
         """Equal to the last one as long as no file has changed; never raises."""
@@ -60,6 +60,14 @@ class ConfigSource(Protocol):
 
     def loaded_stamps(self) -> object:
         """`stamps` as they were before the last `load`."""
+        ...
+
+    def common(self) -> Config | None:
+        """The settings of the last `load`, for all workers. Does not block."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """Of the last `load`. Does not block."""
         ...
 
     def located(self, error: BaseException) -> str:
@@ -122,7 +130,9 @@ class LiveConfig:
         self._generation.set(1)
         self._successful.set(1)
         self._told = ""
+        self._common = (source.common() if source is not None else None) or config
         self._tells = tells(config)
+        self._warned = {*source.warnings(), *warnings_of(config)} if source is not None else set()
 
     @property
     def config(self) -> Config:
@@ -168,15 +178,18 @@ class LiveConfig:
             self._failed()
             return True
         try:
-            config, waiting = _with_sections_of_start(self.config, loaded.config)
+            config = _with_sections_of_start(self.config, loaded.config)
+            waiting = _waiting(self._common, loaded.common)
             # A hundred agents take 0.1 s, and the media clock is the event loop's.
             prepared, warnings = await run(lambda: (self._prepare(config), warnings_of(config)))
             self._put_in_force(config, prepared)
-            for place in waiting:
-                where = loaded.origins.of(place)
-                _log.warning("%s: has changed (%s), which takes effect with a restart only", place, where)
-            for warning in [*loaded.warnings, *warnings]:
-                _log.warning("%s", warning)
+            self._warn(
+                [
+                    f"{place}: has changed, and takes effect with a restart only: {loaded.origins.of(place)}"
+                    for place in waiting
+                ]
+                + [*loaded.warnings, *warnings]
+            )
         except BridgeError as error:
             self._refuse(source.located(error))
         except Exception:
@@ -204,6 +217,13 @@ class LiveConfig:
         if tells(config) and not self._tells:
             _log.warning("agents: hooks are new here, and nobody delivers them before a restart")
 
+    def _warn(self, warnings: list[str]) -> None:
+        """What was not said of the settings before."""
+        for warning in warnings:
+            if warning not in self._warned:
+                _log.warning("%s", warning)
+        self._warned = set(warnings)
+
     def _failed(self) -> None:
         """Never at the cost of the process, which has calls."""
         self._successful.set(0)
@@ -218,17 +238,23 @@ class LiveConfig:
             _log.error("changed settings refused, the old ones stay in force: %s", why, extra={"facts": facts})
 
 
-def _with_sections_of_start(old: Config, new: Config) -> tuple[Config, list[str]]:
-    """The new settings with the old ones where those are bound to the process, and the places where that matters."""
-    bound = [section for section in Config.__struct_fields__ if section not in LIVE]
-    waiting = [
+_BOUND = [section for section in Config.__struct_fields__ if section not in LIVE]
+
+
+def _with_sections_of_start(old: Config, new: Config) -> Config:
+    """The new settings with the old ones where those are bound to the process."""
+    return msgspec.structs.replace(new, **{section: getattr(old, section) for section in _BOUND})
+
+
+def _waiting(old: Config, new: Config) -> list[str]:
+    """The places of bound settings that are others now."""
+    return [
         place
-        for section in bound
+        for section in _BOUND
         for place in _differences(
             msgspec.to_builtins(getattr(old, section)), msgspec.to_builtins(getattr(new, section)), section
         )
     ]
-    return msgspec.structs.replace(new, **{section: getattr(old, section) for section in bound}), waiting
 
 
 def _differences(old: Any, new: Any, place: str) -> Iterator[str]:

@@ -195,12 +195,28 @@ async def test_what_needs_a_restart_is_named_and_stays_as_it_was(
         files.write("[server]\nmax_calls = 20\n[limits]\ntool_s = 20\n[asterisk]\npassword = 'hush-2'")
         await trio.sleep(5)
         assert it.told() == [
-            f"server.max_calls: has changed ({files.toml}:2), which takes effect with a restart only",
-            f"asterisk.password: has changed ({files.toml}:6), which takes effect with a restart only",
+            f"server.max_calls: has changed, and takes effect with a restart only: {files.toml}:2",
+            f"asterisk.password: has changed, and takes effect with a restart only: {files.toml}:6",
         ]
         config = it.live.config
         assert (config.server.max_calls, config.asterisk.password, config.limits.tool_s) == (10, "hush-1", 20)
         assert it.live.services.limits.tool_s == 20
+        files.write("[server]\nmax_calls = 20\n[limits]\ntool_s = 30\n[asterisk]\npassword = 'hush-2'")
+        await trio.sleep(5)
+        assert (it.told(), it.live.now.generation) == ([], 3), "what was said is not said again"
+
+
+async def test_a_worker_names_what_is_the_supervisors_too(
+    autojump_clock: MockClock, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.write("[server]\nworkers = 2\nworker = 2\naudiosocket_port = 9100")
+    async with watched(files.toml, caplog) as it:
+        files.write("[server]\nworkers = 3\nworker = 2\naudiosocket_port = 9100")
+        await trio.sleep(5)
+        assert it.told() == [
+            f"server.workers: has changed, and takes effect with a restart only: {files.toml}:2 (worker 2)"
+        ]
+        assert it.live.config.server.audiosocket_port == 9101
 
 
 async def test_watchers_follow_and_hooks_that_nobody_delivers_are_named(
