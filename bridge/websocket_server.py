@@ -16,12 +16,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 import trio
+from websockets.frames import CloseCode
 from websockets.trio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
-# At DEBUG the library writes down every header, and so the token; at INFO each connection.
+_log = logging.getLogger("bridge.websocket_server")
+# At DEBUG the library writes down every header, and so the token; at ERROR, with a traceback, each client who is gone
+# without a word. Defects of ours are logged here.
 _library_log = logging.getLogger("bridge.websocket_server.library")
-_library_log.setLevel(logging.ERROR)
+_library_log.setLevel(logging.CRITICAL)
 
 PING_S = 20.0
 CLOSE_S = 2.0
@@ -43,10 +46,19 @@ async def serve_websockets(
 ) -> None:
     """Serve for ever: `handler` runs once for each client whose handshake succeeded, and its return closes with 1000.
 
-    A message above `max_message` bytes closes with 1009. Who answers no ping for `PING_S` is gone.
+    A message above `max_message` bytes closes with 1009. Who answers no ping for `PING_S` is gone. A handler that raises is
+    logged, and costs nobody else anything.
     """
+
+    async def guarded(connection: ServerConnection) -> None:
+        try:
+            await handler(connection)
+        except Exception:
+            _log.exception("a defect of the bridge: a websocket client could not be served")
+            await connection.aclose(CloseCode.INTERNAL_ERROR)
+
     await serve(
-        handler,
+        guarded,
         # websockets asks a listener for nothing but `accept`, and its socket for a name.
         listeners=cast("list[trio.SocketListener]", list(listeners)),
         select_subprotocol=select_subprotocol,

@@ -18,6 +18,7 @@ from websockets.trio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from bridge import control_stream
+from bridge.control_desk import ControlDesk
 from bridge.control_messages import MOST_ANSWERS, MessageError, StreamQueue, answer, asked
 from bridge.control_stream import MOST_CLIENTS, TOKEN_S
 from bridge.http_exchange import json_page
@@ -196,6 +197,20 @@ async def test_a_slow_client_loses_the_oldest_events_and_stops_nobody(
                 await stack.enter_async_context(client_of(it))
             with pytest.raises(InvalidStatus, match="503"):
                 await stack.enter_async_context(client_of(it))
+
+
+async def test_a_defect_costs_its_client_and_nobody_else(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(hello()) as it, client_of(it) as other:
+        async with client_of(it) as client:
+            with monkeypatch.context() as broken:
+                broken.setattr(ControlDesk, "carry_out", None)
+                with pytest.raises(ConnectionClosed):
+                    await client.ask("list_calls")
+            assert client.websocket.close_code == 1011
+        assert it.told("a defect of the bridge: a websocket client could not be served") != []
+        assert (await other.ask("list_calls"))["ok"]
 
 
 # The words, without a bridge -------------------------------------------------------------------------------------------
