@@ -30,6 +30,10 @@ from bridge.endpoint import Endpoint, endpoint_of
 from bridge.errors import ModelError, ModelLost, ModelRejected, ModelUnreachable
 from bridge.websocket_writer import LightConnection, WebsocketWriter
 
+# One message may hold minutes of base64 audio: ten of them, as much as may wait to be heard, have 38 MB. A longer one costs
+# the session, not the process.
+MOST_MESSAGE_BYTES = 64_000_000
+
 # At DEBUG the library writes down every header, and so the key; no level of the program's own may make it do so.
 _library_log = logging.getLogger("bridge.realtime_client.websocket")
 _library_log.setLevel(logging.INFO)
@@ -246,7 +250,7 @@ async def _try(
                     logger=_library_log,
                     create_connection=LightConnection,
                     compression=None,  # audio does not shrink; the official SDK does the same
-                    max_size=None,  # one message may hold minutes of base64 audio
+                    max_size=MOST_MESSAGE_BYTES,
                     open_timeout=max(0.0, deadline - trio.current_time()),
                     close_timeout=close_s,
                     ping_interval=config.ping_interval_s,

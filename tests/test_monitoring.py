@@ -15,6 +15,22 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge import (
+    audiosocket,
+    control_commands,
+    control_messages,
+    control_stream,
+    gateway_messages,
+    hook_tools,
+    http_exchange,
+    live_call,
+    realtime_client,
+    spool,
+    tools,
+    uplink,
+    webhook_client,
+    websocket_leg,
+)
 from bridge.config import Config, load_config
 from bridge.health import Report, WorkerHealth, metrics
 from bridge.metrics import PREFIX
@@ -165,3 +181,30 @@ def test_the_image_has_what_its_file_copies_and_no_root() -> None:
     folder = re.search(r"(?m)^VOLUME (\S+)$", dockerfile)
     assert folder is not None
     assert f"BRIDGE_DATA_DIR={folder[1]}\n" in dockerfile
+
+
+def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
+    bounds = PAGE[PAGE.index("## Bounds") : PAGE.index("## systemd")]
+    for words, figure in {
+        "64 MB": realtime_client.MOST_MESSAGE_BYTES / 1e6,
+        "256, and 25 of audio": uplink.MAX_WAITING,
+        "25 of audio": uplink.MAX_WAITING_AUDIO,
+        "65,535 bytes": audiosocket.MAX_PAYLOAD_BYTES,
+        "8 kB of head": http_exchange.MAX_HEAD / 1024,
+        "64 kB of body": http_exchange.MAX_BODY / 1024,
+        "1 MB where": control_commands.MAX_BODY / 2**20,
+        "32, each": control_stream.MOST_CLIENTS,
+        "1,024 waiting": control_messages.MOST_EVENTS,
+        "10 MB of frames": websocket_leg.MOST_MESSAGE_BYTES / 2**20,
+        "1 MB of JSON": gateway_messages.MOST_MESSAGE_BYTES / 2**20,
+        "512 |": live_call.WAITING_EVENTS,
+        "16,000 characters": tools.MAX_OUTPUT_CHARS,
+        "1 MB; of": webhook_client.MOST_ANSWER_BYTES / 1e6,
+        "256 kB": hook_tools.MOST_ANSWER_BYTES / 1e3,
+        "10,000 files": spool.MOST_FILES,
+        "200 MB": spool.MOST_BYTES / 1e6,
+    }.items():
+        assert words in bounds
+        assert float(re.sub(r"[^0-9].*", "", words.replace(",", "", 1) if "," in words[:3] else words)) == figure, (
+            words
+        )

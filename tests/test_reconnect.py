@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from bridge.tools import Tool, ToolRegistry
 from simulators.ari_callees import Callee
 from simulators.ari_channels import Place
-from simulators.model_script import Call, Say, Script
+from simulators.model_script import ONE_DELTA, Call, Say, Script
 from simulators.realtime_faults import DropPoint
 
 
@@ -336,5 +336,17 @@ async def test_a_hand_over_that_fails_after_the_session_was_lost_goes_on_with_an
         await it.hears_of("transfer_failed")
         await it.hears_of("session_resumed")
         await it.hears_of("agent_said", 2)
+        channel.hang_up()
+        assert (await it.ended())["reason"] == "caller_hung_up"
+
+
+async def test_a_message_without_end_costs_the_session_and_not_the_process(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.realtime_client.MOST_MESSAGE_BYTES", 200_000)
+    async with house(Script.of(Say("Far too much.", ms=60_000, pace=ONE_DELTA), Say("Hello."))) as it:
+        channel, _ = await it.stasis_call()
+        await it.hears_of("session_resumed")
+        assert it.told("session_lost")[0]["reason"] in ("model_lost", "model_failed")
         channel.hang_up()
         assert (await it.ended())["reason"] == "caller_hung_up"
