@@ -46,9 +46,9 @@ from bridge.leg import CallerLeg, LegEvent
 from bridge.line_rate import StreamRate
 from bridge.live_call import LiveCall
 from bridge.live_config import InForce, LiveConfig
-from bridge.plain_calls import TurnAway
 from bridge.switchboard import NoCallControl, Switchboard
 from bridge.tools import Tool
+from bridge.turned_away import TurnAway
 from bridge.websocket_leg import SEND_BUFFER_BYTES, WebSocketLeg
 
 _log = logging.getLogger("bridge.gateway")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
-from uuid import UUID
 
 import trio
 
@@ -13,22 +11,18 @@ from bridge.agent import Agent
 from bridge.audiosocket_leg import AudioSocketLeg
 from bridge.call import run_call
 from bridge.call_hook import AskHook, Chosen
-from bridge.call_record import CallRecord
 from bridge.config import Config
 from bridge.ending import EndReason, reason_for
 from bridge.errors import MediaError, MediaLost
 from bridge.health import CallCounts
 from bridge.hook_bodies import Question
-from bridge.leg import CallControl
 from bridge.live_config import InForce, LiveConfig
 from bridge.next_step import NextSteps
 from bridge.switchboard import DRAINING, NoCallControl, Switchboard
+from bridge.turned_away import TurnAway
 
 # How long a process that has drained waits for the questions of the last dialplans.
 LAST_QUESTIONS_S = 2.0
-
-TurnAway = Callable[[UUID, str, CallControl, EndReason, str], Awaitable[CallRecord]]
-"""Ends a call that never got as far as `run_call`: its id, agent, control, and why."""
 
 
 class PlainCalls:
