@@ -37,5 +37,5 @@ async def attend(call: LiveCall) -> None:
 if __name__ == "__main__":
     settings = Path("bridge.toml")
     config = load_config(settings.read_text(encoding="utf-8"), os.environ, folder=settings.resolve().parent)
-    set_up_logging(config.server.log_format)
+    set_up_logging(config.server.log_format, words=config.server.log_words)
     trio.run(partial(serve, config, tools=tools, on_call=attend))

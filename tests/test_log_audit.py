@@ -95,7 +95,9 @@ def audit(written: list[io.StringIO]) -> list[dict[str, Any]]:
                 assert secret not in line, line
     lines = [json.loads(line) for line in written[0].getvalue().splitlines()]
     for line in lines:
-        assert line.get("call_id") or line["logger"] in OF_NO_CALL, line
+        # The thread of an exporter that another test has left behind may still tell of its collector.
+        of_a_call = line["logger"] not in OF_NO_CALL and not line["logger"].startswith("opentelemetry.")
+        assert line.get("call_id") or not of_a_call, line
         assert "digit" not in line, line
     return lines
 

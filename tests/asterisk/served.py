@@ -48,7 +48,7 @@ async def _tell(task_status: trio.TaskStatus[None]) -> None:
 
 
 async def _run(config: Config) -> None:
-    telemetry.set_up_logging(config.server.log_format)
+    telemetry.set_up_logging(config.server.log_format, words=config.server.log_words)
     async with trio.open_nursery() as nursery:
         await nursery.start(_tell)
         await serve(config, tools=ToolRegistry([look_up]))
