@@ -157,7 +157,7 @@ def test_the_first_own_agent_of_the_readme(tmp_path: Path) -> None:
         )]  # fmt: skip
         assert ended and tool and words, page  # noqa: PT018 - the page says which is missing
         # The hook believes who can sign, and nobody else.
-        body = json.dumps({"type": "call.incoming", "caller": "1001"}).encode()
+        body = json.dumps({"type": "doctor"}).encode()
         head = {"webhook-id": "m1", "webhook-timestamp": str(int(time.time()))}
         signed = f"m1.{head['webhook-timestamp']}.".encode() + body
         digest = hmac.digest(b"a-secret-of-this-test", signed, hashlib.sha256)
