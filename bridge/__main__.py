@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # In place of this process, so that signals and the exit status are the program's own.
         os.execv(sys.executable, [sys.executable, "-m", *program[0], *rest])
     if rest:
-        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+        _parser().error(f"unrecognized arguments: {' '.join(rest)} (realtime-bridge {arguments.command} --help)")
     if arguments.command == "doctor":
         return _doctor(arguments)
     try:
@@ -144,7 +144,11 @@ def _show(loaded: Loaded, prepared: Prepared) -> None:
         session = masked(session_of(agent, declared))
         print(f"\n# session of agent {name}, before the tools of the application:")
         print(msgspec.json.format(msgspec.json.encode(session), indent=2).decode())
-    for warning in [*loaded.warnings, *_warnings(config, prepared.endpoint)]:
+    warnings = [*loaded.warnings, *_warnings(config, prepared.endpoint)]
+    # Last, since all of this is several screens long.
+    count = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}" if warnings else "no warnings"
+    print(f"\n# no mistakes, {count}", flush=True)
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -21,7 +21,7 @@ import msgspec
 from bridge import call_pages
 from bridge.config import Config
 from bridge.ending import EndReason
-from bridge.errors import ConfigError, RecordsError
+from bridge.errors import ConfigError, RecordsAway, RecordsError
 
 if TYPE_CHECKING:
     from bridge.record_store import CallFilter, RecordStore
@@ -84,13 +84,18 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     not answer."""
     commands = {"list": _list, "show": _show, "totals": _totals, "export": _export, "prune": _prune}
     carry_out = commands[arguments.calls]
-    with _store(config) as store:
-        try:
+    try:
+        with _store(config) as store:
             status = carry_out(config, store, arguments)
             sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has seen enough; the interpreter would complain when it flushes
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 0
+    except BrokenPipeError:  # `| head` has seen enough; the interpreter would complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except RecordsAway as error:
+        raise RecordsError(
+            f"{error}; see that the database runs, lets this user in, and stands right in records.url "
+            "(BRIDGE_RECORDS_URL). Calls that end meanwhile are kept in server.data_dir"
+        ) from error
     return status
 
 
@@ -105,7 +110,10 @@ def _store(config: Config) -> Iterator[RecordStore]:
     database = RecordDatabase(url_of(config.records.url, config.server.data_dir), patience_s=_PATIENCE_S)
     try:
         if not database.look():
-            raise RecordsError(f"{database.name}: there are no calls yet; the bridge makes it when it is started")
+            raise RecordsError(
+                f"{database.name}: there are no calls yet; the bridge makes it when it is started. Is "
+                "this the bridge's folder (its bridge.toml: --config)?"
+            )
         waiting = sum(1 for _ in (Path(config.server.data_dir) / "records").glob("[0-9]*/[0-9]*.json"))
         if waiting:
             print(f"note: the records of {waiting} more calls wait on disk for the database", file=sys.stderr)

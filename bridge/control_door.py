@@ -204,8 +204,11 @@ def _unauthorized(request: Request, token: str) -> Page | None:
     kind, _, shown = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer" and is_token(shown, token):
         return None
+    wrong = "this token is not the bridge's: " if kind.lower() == "bearer" and shown else ""
     return refusal(
-        401, "send the header `Authorization: Bearer ` and server.control_token", ("WWW-Authenticate", "Bearer")
+        401,
+        f"{wrong}send the header `Authorization: Bearer ` and server.control_token",
+        ("WWW-Authenticate", "Bearer"),
     )
 
 

@@ -144,7 +144,9 @@ class HookDelivery:
             self._take_in(await self._run_blocking(partial(self._read_all, left)))
         except SpoolError as error:
             raise ConfigError(
-                f"server.data_dir: what hooks are to deliver can not be kept there: {error}", place="server.data_dir"
+                f"server.data_dir: what hooks are to deliver can not be kept there: {error}; make it writable for the "
+                "bridge's user, or choose another folder",
+                place="server.data_dir",
             ) from error
 
     async def close(self) -> None:

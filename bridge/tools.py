@@ -173,7 +173,7 @@ class ToolRegistry:
         except (Exception, SystemExit) as error:
             # The tool is the application's code: whatever it raises is the model's to hear and ours to log, but for what it
             # was given.
-            text = scrubbed("".join(traceback.format_exception(error)).rstrip(), arguments, secret)
+            text = scrubbed("".join(traceback.format_exception(_from_the_tool(error))).rstrip(), arguments, secret)
             _log.error("tool %s failed", name, extra={"traceback": text})
             cause = _first(error)
             return self._cut(f"Error: {name} failed: {type(cause).__name__}: {cause}")
@@ -234,6 +234,18 @@ def _dumped(result: object, tool: Tool) -> str:
     if result is None and tool.signature is not None and tool.signature.returns_nothing:
         return "done"
     return msgspec.json.encode(result, enc_hook=str).decode()
+
+
+# Whose frames lie between the bridge and a tool.
+_BETWEEN = frozenset({"bridge", "trio", "outcome"})
+
+
+def _from_the_tool(error: BaseException) -> BaseException:
+    """The same, its traceback beginning in the tool: above that are fifteen lines of how we came to call it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frames = frames.tb_next
+    return error.with_traceback(frames or error.__traceback__)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -277,3 +277,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(calls: Calls, tmp_path: Path)
         env={"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_postgresql_that_is_away_is_told_with_what_to_look_at(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setenv("BRIDGE_RECORDS_URL", "postgresql://bridge:secret@127.0.0.1:1/calls")
+    status, _, told = calls("list")
+    assert status == 1
+    assert "see that the database runs, lets this user in, and stands right in records.url" in told
+    assert "secret" not in told

@@ -116,7 +116,8 @@ def test_without_the_token_nothing_is_told_not_even_which_calls_run(headers: dic
         ("POST", "/calls"),
     ):
         told = ask(method, path, headers=headers)
-        assert refused(told) == (401, "send the header `Authorization: Bearer ` and server.control_token")
+        wrong = "this token is not the bridge's: " if headers.get("authorization", "").startswith("Bearer ") else ""
+        assert refused(told) == (401, f"{wrong}send the header `Authorization: Bearer ` and server.control_token")
         assert isinstance(told, Page)
         assert told.headers == (("WWW-Authenticate", "Bearer"),)
 

@@ -54,7 +54,8 @@ def test_check_config_shows_each_agents_session_as_it_is_sent(
     assert main(["check-config"]) == 0
     out, error = capsys.readouterr()
     _, sales = out.split("# session of agent sales, before the tools of the application:\n")
-    session = json.loads(sales)
+    session, end = json.JSONDecoder().raw_decode(sales)
+    assert sales[end:] == "\n\n# no mistakes, no warnings\n"
     assert session["reasoning"] == {"effort": "high"}
     assert session["tools"][0]["name"] == "hang_up"
     assert session["tools"][1]["server_url"] == "https://mcp.example"

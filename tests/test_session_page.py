@@ -64,7 +64,7 @@ async def test_the_example_takes_part_in_a_call(
 
 
 PAGE = (ROOT / "docs/session.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENDINGS = (ROOT / "docs/endings.md").read_text(encoding="utf-8")
 
 
 def test_the_program_of_the_page_is_the_example() -> None:
@@ -91,5 +91,5 @@ def test_every_line_of_the_log_is_on_the_page() -> None:
     assert told == named
 
 
-def test_every_way_to_end_is_in_the_readme() -> None:
-    assert [reason.value for reason in EndReason if f"`{reason.value}`" not in README] == []
+def test_every_way_to_end_has_its_page() -> None:
+    assert [reason.value for reason in EndReason if f"`{reason.value}`" not in ENDINGS] == []

@@ -316,3 +316,18 @@ def test_the_bridges_own_tools_can_not_be_replaced(name: str) -> None:
 def test_parameters_must_be_an_object() -> None:
     with pytest.raises(ConfigError, match='"type": "object"'):
         Tool("x", parameters={"type": "string"})
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_the_traceback_of_a_tool_begins_in_the_tool(blocking: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def own() -> None:
+        raise LookupError("no such order")
+
+    async def waiting() -> None:
+        own()
+
+    await ToolRegistry([own if blocking else waiting]).run("own" if blocking else "waiting", "{}", timeout_s=5)
+    told = caplog.records[-1].__dict__["traceback"]
+    assert told.count("  File ") == (1 if blocking else 2)
+    assert "LookupError: no such order" in told
+    assert "bridge/tools.py" not in told

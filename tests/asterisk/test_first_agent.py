@@ -29,7 +29,7 @@ from asterisk.line import free_port, new_test_id
 pytestmark = pytest.mark.asterisk
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("### Your first own agent\n")[1].split("\n### ")[0]
+SECTION = README.split("## Your first own agent\n")[1].split("\n## ")[0]
 STARTS, PLACES, READS = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
 
 
