@@ -436,7 +436,9 @@ def main(argv: list[str] | None = None) -> None:
     except* KeyboardInterrupt:
         pass
     except* OSError as group:
-        parser.exit(1, f"can not listen on {options.host}:{options.port}: {group.exceptions[0]}\n")
+        parser.exit(
+            1, f"can not listen on {options.host}:{options.port}: {group.exceptions[0]}; --port takes another\n"
+        )
 
 
 def _is_object(text: str) -> bool:
