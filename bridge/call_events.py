@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from bridge.session import masked
 from bridge.usage import UsageTotals, usd_of
 
 Role = Literal["caller", "agent"]
-MASKED = "***"
 # The notices of the log that applications get as an event instead.
 REPLACED: Mapping[str, str] = {
     "caller_said": "transcript.final",
@@ -202,20 +202,8 @@ def envelope(call_id: str, event: CallEvent) -> dict[str, Any]:
         "at": round(event.at_unix_s, 3),
         "source": event.source,
         "type": event.type,
-        "data": data if event.source == "call" else _masked(data),
+        "data": data if event.source == "call" else masked(data),
     }
-
-
-def _masked(value: Any) -> Any:
-    """A copy without what a session's MCP tools hold to show their servers."""
-    if isinstance(value, list):
-        return [_masked(it) for it in value]
-    if not isinstance(value, dict):
-        return value
-    copy = {key: _masked(it) for key, it in value.items()}
-    if value.get("type") == "mcp":
-        copy |= {key: MASKED for key in ("authorization", "headers") if value.get(key)}
-    return copy
 
 
 def check_words(words: Iterable[str]) -> None:

@@ -16,9 +16,9 @@ import msgspec
 from bridge import hooks, mcp_servers, tool_hook
 from bridge.config import SECRETS, Config, Loaded, masked_url
 from bridge.origins import DEFAULT
+from bridge.session import HIDDEN
 from bridge.toml_lines import dotted
 
-HIDDEN = "(set, hidden)"
 _WIDEST_ORIGIN = 52
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 

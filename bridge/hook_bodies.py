@@ -21,7 +21,6 @@ from bridge.call_record import CallRecord
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.event_stream import AUDIO_EVENTS, EventFilter
-from bridge.session import masked
 from bridge.toml_lines import dotted
 from bridge.validation import converted
 
@@ -120,11 +119,7 @@ def _of_opensips(answer: Mapping[str, Any]) -> CallAnswer:
 
 def event(seq: int, envelope: Mapping[str, Any]) -> bytes:
     """One event of a call, the `seq`-th that this receiver is sent of it. `envelope` as `call_events` makes it."""
-    data = envelope["data"]
-    if envelope["source"] != "call":
-        # The model's session holds the credentials of MCP servers.
-        data = masked(data)
-    return msgspec.json.encode({"seq": seq, **envelope, "data": data}, enc_hook=str)
+    return msgspec.json.encode({"seq": seq, **envelope})
 
 
 def events(call_id: str, agent: str, encoded: Iterable[bytes]) -> bytes:

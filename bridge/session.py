@@ -314,6 +314,10 @@ def _says(tree: Any, place: str) -> bool:
     return True
 
 
+HIDDEN = "(set, hidden)"
+"""What stands in the place of a secret."""
+
+
 def masked(value: Any) -> Any:
     """A session (or a part of one) for people's eyes: credentials for MCP servers hidden."""
     if isinstance(value, list):
@@ -322,7 +326,7 @@ def masked(value: Any) -> Any:
         return value
     if value.get("type") != "mcp":
         return {key: masked(it) for key, it in value.items()}
-    shown = {key: "(set, hidden)" if key in ("authorization", "headers") and it else it for key, it in value.items()}
+    shown = {key: HIDDEN if key in ("authorization", "headers") and it else it for key, it in value.items()}
     if isinstance(url := shown.get("server_url"), str):
         # Keys stand in queries, and before an @; nothing else of the address is secret.
         scheme, slashes, rest = url.partition("?")[0].partition("//")

@@ -23,7 +23,6 @@ from trio.testing import MockClock
 from bridge.agent import TurnDetection
 from bridge.call_events import (
     EVENTS,
-    MASKED,
     REPLACED,
     CallEvent,
     Happening,
@@ -40,6 +39,7 @@ from bridge.ending import EndReason
 from bridge.history import LEFT_OUT
 from bridge.live_call import LiveCall
 from bridge.prices import load_prices
+from bridge.session import HIDDEN
 from bridge.tools import ToolRegistry
 from bridge.transcript import MAX_CHARACTERS, MAX_ENTRIES, MAX_TEXT_CHARACTERS, Transcript
 from bridge.usage import Usage
@@ -93,11 +93,13 @@ def test_the_page_has_them_all_with_an_example_of_each() -> None:
 
 def test_the_envelope_is_plain_json_and_shows_no_secret() -> None:
     crm = {"type": "mcp", "server_label": "crm", "authorization": "s3cret", "headers": {"X-Key": "s3cret"}}
+    crm["server_url"] = "https://crm.test/mcp?key=s3cret"
     session = {"type": "session.update", "session": {"tools": [crm, {"type": "function", "name": "headers"}]}}
     told = envelope("C1", CallEvent("client", 1.0, "session.update", session, 1_800_000_000.12345))
     assert "s3cret" not in json.dumps(told)
     assert told["data"]["session"]["tools"][0] == {
-        "type": "mcp", "server_label": "crm", "authorization": MASKED, "headers": MASKED
+        "type": "mcp", "server_label": "crm", "authorization": HIDDEN, "headers": HIDDEN,
+        "server_url": "https://crm.test/mcp?***",
     }  # fmt: skip
     assert session["session"]["tools"][0]["authorization"] == "s3cret"  # type: ignore[index]
     assert (told["call_id"], told["at"], told["source"]) == ("C1", 1_800_000_000.123, "client")
