@@ -2,20 +2,15 @@
 
 A request has one limit for everything, name lookup to last byte of the answer; the answer's size is bounded; redirects are
 not followed, and no proxy, cookie or password of the environment is used. Every failure is a `WebhookError`.
-
-httpx's transport is used without its client, as in `ari_http`: half the work a request, and no log line with every URL.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import re
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +20,7 @@ import trio
 
 from bridge import __version__, webhook
 from bridge.errors import WebhookRefused, WebhookUnreachable
-
-logging.getLogger("httpcore").setLevel(logging.INFO)
+from bridge.http_transport import Body, transport_of
 
 # An answer is a configuration or a tool's result; a megabyte is a book.
 MOST_ANSWER_BYTES = 1_000_000
@@ -91,11 +85,7 @@ class WebhookClient:
         unix_s: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._transport = transport or httpx.AsyncHTTPTransport(
-            verify=_authorities(),
-            trust_env=False,
-            limits=httpx.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_KEEP_S),
-        )
+        self._transport = transport or transport_of(most_connections=_MOST_CONNECTIONS, keep_s=_KEEP_S)
         self._unix_s = unix_s
         self._chance = chance
 
@@ -172,7 +162,7 @@ class WebhookClient:
             **webhook.headers_of(receiver.secret, message_id, self._unix_s(), body),
         }
         request = httpx.Request("POST", receiver.url, headers=headers, content=body)
-        request.stream = _Body(body)
+        request.stream = Body(body)
         return request
 
 
@@ -194,25 +184,3 @@ async def _read(response: httpx.Response, where: str, most_bytes: int | None) ->
     if most_bytes is not None and size > most_bytes:
         raise WebhookRefused(f"{where} answered with more than {most_bytes} bytes", status=response.status_code)
     return b"".join(parts)
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """The system's, as for the model and for ARI; httpx alone would take certifi's. To read them takes 65 ms, so a client
-    is made before the calls come, and all clients share them."""
-    return ssl.create_default_context()
-
-
-class _Body(httpx.AsyncByteStream):
-    """httpx's own is an async generator; see `_read`."""
-
-    def __init__(self, content: bytes) -> None:
-        self._rest = [content] if content else []
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._rest:
-            raise StopAsyncIteration
-        return self._rest.pop()

@@ -6,17 +6,18 @@ It reads HTTP by h11, as strictly as that does, and keeps each request with its 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import h11
-import httpcore
 import httpx
 import msgspec
 import trio
 
 from bridge import webhook
+from bridge.http_transport import transport_of
 from simulators.memory import MemoryListener
 
 
@@ -71,9 +72,12 @@ class Peer:
 
     def transport(self) -> httpx.AsyncHTTPTransport:
         """httpx's own transport, whose streams come to this peer."""
-        transport = httpx.AsyncHTTPTransport(verify=False, trust_env=False)
-        transport._pool = httpcore.AsyncConnectionPool(max_connections=100, network_backend=_Backend(self))
-        return transport
+        return transport_of(most_connections=100, keep_s=math.inf, connect_stream=self._connect)
+
+    def _connect(self) -> trio.abc.Stream:
+        if not self.up:
+            raise ConnectionRefusedError("connection refused")
+        return self.listener.connect()
 
     async def run(self) -> None:
         await trio.serve_listeners(self.serve, [self.listener])
@@ -133,37 +137,3 @@ class Peer:
             await stream.send_all(wire.send(h11.Data(data=part)))
         await stream.send_all(wire.send(h11.EndOfMessage()))
         return wire.our_state is h11.DONE
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        await trio.lowlevel.checkpoint()
-        if not self._peer.up:
-            raise httpcore.ConnectError("connection refused")
-        return _Stream(self._peer.listener.connect())
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(max_bytes))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.ReadError(str(error)) from error
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        try:
-            await self._stream.send_all(buffer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.WriteError(str(error)) from error
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return None

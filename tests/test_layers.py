@@ -30,7 +30,9 @@ LAYER_OF = _layer_of()
 SHELL_FAMILIES = {
     frozenset(pair)
     for pair in (
-        ("ari_http", "nowait_io"),
+        ("http_transport", "nowait_io"),
+        ("ari_http", "http_transport"),
+        ("webhook_client", "http_transport"),
         ("audiosocket_leg", "nowait_io"),
         ("websocket_leg", "nowait_io"),
         ("gateway_handshake", "websocket_leg"),
