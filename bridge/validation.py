@@ -8,6 +8,7 @@ source of every rule. `Meta(extra={"remedy": ...})` replaces the made-up words w
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -118,7 +119,7 @@ def _problem_of_table(
             owners = [it.tag for it in siblings if any(field.encode_name == key for field in it.fields)]
             if owners:
                 return (key,), f"goes with {kind.tag_field} = {_either([_quoted(it) for it in owners])} only"
-            return (key,), f"unknown key; known here: {', '.join(known) or 'none'}"
+            return (key,), f"unknown key; known here: {', '.join(known) or 'none'}{_nearest(key, known)}"
         if problem := _problem(inner, known[key].type, strict):
             return (key, *problem[0]), problem[1]
     for name, field in known.items():
@@ -206,3 +207,8 @@ def _quoted(value: object) -> str:
 def _either(words: Sequence[str]) -> str:
     unique = list(dict.fromkeys(words))
     return " or ".join([", ".join(unique[:-1]), unique[-1]]) if len(unique) > 1 else unique[0]
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """For lists that are too long to find a slip of the pen in."""
+    return "".join(f". Did you mean {name}?" for name in difflib.get_close_matches(key, list(known), 1, 0.75))

@@ -45,7 +45,12 @@ class Tree(msgspec.Struct, forbid_unknown_fields=True):
     ("value", "place", "remedy"),
     [
         ({"leaves": {"a": {}, "b": {"size": 10}}}, "leaves.b.size", "must be 1 to 9"),
-        ({"leaves": {"a b": {"nome": ""}}}, 'leaves."a b".nome', "unknown key; known here: size, name"),
+        (
+            {"leaves": {"a b": {"nome": ""}}},
+            'leaves."a b".nome',
+            "unknown key; known here: size, name. Did you mean name?",
+        ),
+        ({"x": 1, "many": []}, "x", "unknown key; known here: leaves, many, colour, pet, pair, ruled, yes"),
         ({"many": [{}, {"size": "x"}]}, "many[1].size", "must be 1 to 9"),
         ({"many": {}}, "many", "must be a list"),
         ({"colour": "green"}, "colour", 'must be "red" or "blue"'),
