@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from typing import Protocol, runtime_checkable
 
 import trio
@@ -41,6 +41,33 @@ class Follows(Protocol):
         """Other settings serve new calls from now on (`live_config`). Synchronous; `config` has been checked, and its
         sections that are bound to the process are those of the start."""
         ...
+
+
+class _Started(trio.TaskStatus[None]):
+    """Remembers whether it was told."""
+
+    def __init__(self, status: trio.TaskStatus[None]) -> None:
+        self._status = status
+        self.told = False
+
+    def started(self, value: None = None) -> None:
+        self.told = True
+        self._status.started()
+
+
+async def run_watcher(
+    watcher: CallWatcher, watchers: MutableSequence[CallWatcher], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """`watcher.run`, at nobody's cost: one that fails once it has started is logged and taken out of `watchers`, so that no
+    call is told to it or waits for it any more. Raises what it raises before that."""
+    status = _Started(task_status)
+    try:
+        await watcher.run(status)
+    except Exception:
+        if not status.told:
+            raise
+        _log.exception("a defect of the bridge: %s has failed, and does nothing more", type(watcher).__name__)
+        watchers.remove(watcher)
 
 
 def tell_of_call(watchers: Sequence[CallWatcher], call: LiveCall) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,17 +149,25 @@ class RecordDatabase:
             raise RecordsAway(f"{self.name}: {_reason(error)}") from error
         except exc.ProgrammingError as error:  # no such table, no right to it: somebody else can change that
             raise RecordsAway(f"{self.name}: {_reason(error)}") from error
+        except sqlite3.Error as error:  # from what is asked of the driver itself: no database, damaged, read-only
+            raise RecordsAway(f"{self.name}: {_reason(error)}") from error
         except exc.SQLAlchemyError as error:
-            raise RecordsRefused(f"{self.name}: {_reason(error)}") from error
+            # DatabaseError itself, and none of its kinds: SQLite's word for a file that is damaged, or no database.
+            kind = RecordsAway if type(error) is exc.DatabaseError else RecordsRefused
+            raise kind(f"{self.name}: {_reason(error)}") from error
 
     def open(self) -> None:
         """Make what is missing: folder, file, tables; bring older tables up to date, one process at a time. Raises
         `RecordsAway`, and `ConfigError` for a file that can not be used or tables that a newer bridge has made."""
-        with self.told(), self._alone() as connection:
-            found = self._revision(connection)
-            if found != REVISION:
-                _migrate(connection)
-                _log.info("tables of records made" if found is None else "tables of records brought up to date")
+        try:
+            with self.told(), self._alone() as connection:
+                found = self._revision(connection)
+                if found != REVISION:
+                    _migrate(connection)
+                    _log.info("tables of records made" if found is None else "tables of records brought up to date")
+        except RecordsAway:
+            self._engine.dispose()  # else the next try would look at the same open file, whatever stands there then
+            raise
         self._file = _identity(self.url.database) if self.is_sqlite else None
 
     def look(self) -> bool:

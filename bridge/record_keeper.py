@@ -234,6 +234,9 @@ class RecordKeeper:
             except (RecordsError, ConfigError, SpoolError) as error:
                 pause_s = min(MOST_RETRY_S, max(RETRY_S, pause_s * 2))
                 _log.log(logging.DEBUG if isinstance(error, RecordsAway) else logging.ERROR, "%s", error)
+            except Exception:  # of a library's, which must not end this for all later records
+                pause_s = min(MOST_RETRY_S, max(RETRY_S, pause_s * 2))
+                _log.exception("a defect of the bridge: records that wait on disk are tried again in %g s", pause_s)
             self._count_waiting()
             if not self._spool.counts.files and not self._away:
                 self._wanted = trio.Event()
@@ -270,6 +273,8 @@ class RecordKeeper:
                             _log.info("old calls deleted", extra={"facts": facts})
                 except BridgeError as error:
                     _log.warning("old calls are not deleted now: %s", error)
+                except Exception:
+                    _log.exception("a defect of the bridge: old calls are not deleted now")
             await trio.sleep(_LOOK_S)
 
 

@@ -33,7 +33,7 @@ from bridge.call import Services
 from bridge.call_hook import AskHook, ask_about
 from bridge.call_metrics import CallMetrics
 from bridge.call_recording import InThread, in_thread
-from bridge.call_watcher import CallWatcher
+from bridge.call_watcher import CallWatcher, run_watcher
 from bridge.config import Config
 from bridge.control_commands import MAX_BODY
 from bridge.control_desk import ControlDesk
@@ -114,7 +114,7 @@ class Bridge:
         self._ari: AriApp | None = None
         self._listening = False
         self._webhooks = WebhookClient(seams.http)
-        watchers = [
+        watchers: list[CallWatcher] = [
             CallMetrics(self.metrics),
             *watchers_of(config, self.metrics, seams.run_blocking, self._webhooks),
             *seams.watchers,
@@ -157,6 +157,7 @@ class Bridge:
         self.streams = ControlStream(config.server.control_token, self.desk, services.calls)
         self.desk.streams = self.streams
         watchers += [self.desk, self.streams]
+        self._watchers = watchers
         self.placing = Placing(
             self._live,
             self.switchboard,
@@ -216,8 +217,8 @@ class Bridge:
         # Not cancelled with the rest: the farewells of the last calls, which are bounded, need the control connection.
         control_scope = trio.CancelScope(shield=True)
         async with aclosing(self._webhooks), trio.open_nursery() as outer:
-            for watcher in self._live.services.watchers:
-                await outer.start(watcher.run)
+            for watcher in tuple(self._watchers):
+                await outer.start(partial(run_watcher, watcher, self._watchers))
             outer.start_soon(self._live.services.clock.run)
             outer.start_soon(self._live.watch)
             outer.start_soon(self._serve_control, control_scope)

@@ -26,7 +26,7 @@ from bridge.errors import ConfigError, RecordsAway
 from bridge.kept_call import KeptCall
 from bridge.metrics import Metrics
 from bridge.record_database import RecordDatabase, url_of
-from bridge.record_keeper import PATIENCE_S, RETRY_S, START_S, RecordKeeper
+from bridge.record_keeper import MOST_RETRY_S, PATIENCE_S, RETRY_S, START_S, RecordKeeper
 from bridge.record_store import DAY_S, CallFilter, RecordStore
 from bridge.spool import Spool
 from simulators.model_script import Call, Say, Script, tone
@@ -179,6 +179,26 @@ async def test_what_the_database_refuses_is_kept_as_a_file(
     assert (keeper.counts.written, keeper.counts.failed) == (1, 1)
     (file,) = (tmp_path / "data/records/refused").glob("*/*.json")
     assert msgspec.json.decode(file.read_bytes())["call"]["call_id"] == record_of(1).call_id
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_database_that_is_overwritten_costs_no_call_and_no_record(
+    autojump_clock: MockClock, tmp_path: Path, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = RecordKeeper(config_of(tmp_path), Metrics(), Disk().run)
+    await nursery.start(keeper.run)
+    (file,) = (tmp_path / "data").glob("calls.db")
+    for path in (tmp_path / "data").glob("calls.db*"):
+        path.unlink()
+    file.write_bytes(b"half of a backup" * 1000)
+    await keeper.ended(record_of(1))
+    await trio.sleep(RETRY_S * 3)  # the database is tried, and is none
+    await keeper.ended(record_of(2))
+    assert keeper.counts.waiting == 2
+    file.unlink()
+    await trio.sleep(MOST_RETRY_S * 2)
+    assert (keeper.counts.waiting, len(calls_in(tmp_path))) == (0, 2)
+    assert "a defect of the bridge" not in caplog.text
     nursery.cancel_scope.cancel()
 
 

@@ -294,6 +294,15 @@ def test_a_file_that_somebody_removes_is_made_again(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_file_that_is_no_database_is_away(tmp_path: Path) -> None:
+    (tmp_path / "calls.db").write_bytes(b"half of a backup" * 1000)
+    database = RecordDatabase(url_of("sqlite:///calls.db", str(tmp_path)), patience_s=1)
+    for ask in (database.open, database.look):
+        with pytest.raises(RecordsAway, match="file is not a database"):
+            ask()
+    database.close()
+
+
 def test_a_locked_file_is_waited_for_only_so_long(tmp_path: Path) -> None:
     first, second = (RecordDatabase(url_of("sqlite:///c.db", str(tmp_path)), patience_s=0.1) for _ in range(2))
     first.open()
