@@ -59,7 +59,7 @@ class AgentTools:
             try:
                 webhook.keys_of(agent.tool_hook.secret)
             except ValueError as error:
-                raise ConfigError(f"{at}.tool_hook.secret: {error}", place=f"{at}.tool_hook.secret") from None
+                raise ConfigError.at(f"{at}.tool_hook.secret", str(error)) from None
         self._files = files
 
     def tools_for(self, name: str, agent: Agent) -> ToolRegistry:

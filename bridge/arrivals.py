@@ -107,37 +107,21 @@ class Arrivals:
         await self._connect(control, expectation)
 
     def placed(self, expectation: Expectation) -> None:
-        """A call that we place has been admitted."""
-        self._start(self._connect_placed, expectation)
-
-    async def _connect_placed(self, expectation: Expectation) -> None:
-        """It goes on like one that has come, and is rung inside `run_call`."""
-        control = expectation.control
-        assert isinstance(control, ChannelControl)
-        telemetry.call_id_of_context.set(str(expectation.call_id))
-        telemetry.notice(
-            "call_placed", {"called": control.called, "caller": control.caller, "agent": expectation.agent_name}
-        )
-        await self._connect(control, expectation)
+        """A call that we place has been admitted. It goes on like one that has come, and is rung inside `run_call`."""
+        self._start(self._connect_ordered, "call_placed", {}, expectation)
 
     def attached(self, expectation: Expectation) -> None:
-        """A channel was taken for a call."""
-        self._start(self._connect_attached, expectation)
+        """A channel was taken for a call. It goes on like one that has come by itself."""
+        control = expectation.control
+        assert isinstance(control, ChannelControl)
+        self._start(self._connect_ordered, "call_attached", {"channel": control.name}, expectation)
 
-    async def _connect_attached(self, expectation: Expectation) -> None:
-        """It goes on like one that has come by itself."""
+    async def _connect_ordered(self, event: str, facts: Mapping[str, object], expectation: Expectation) -> None:
         control = expectation.control
         assert isinstance(control, ChannelControl)
         telemetry.call_id_of_context.set(str(expectation.call_id))
-        telemetry.notice(
-            "call_attached",
-            {
-                "channel": control.name,
-                "caller": control.caller,
-                "called": control.called,
-                "agent": expectation.agent_name,
-            },
-        )
+        parties = {"caller": control.caller, "called": control.called, "agent": expectation.agent_name}
+        telemetry.notice(event, {**facts, **parties})
         await self._connect(control, expectation)
 
     async def _connect(self, control: ChannelControl, expectation: Expectation) -> None:

@@ -132,10 +132,7 @@ class Attaching:
 
 
 def _order(wanted: Mapping[str, Any]) -> AttachOrder:
-    try:
-        order = converted(wanted, AttachOrder)
-    except ConfigError as error:
-        raise ConfigError(f"{error.place or 'the body'}: {error}") from error
+    order = converted(wanted, AttachOrder, whole="the body")
     if _CHANNEL.fullmatch(order.channel) is None:
         raise ConfigError("channel: must be the id of a channel, as ARI and ${UNIQUEID} have it, like 1700000000.17")
     if order.return_to and _APP.fullmatch(order.return_to) is None:

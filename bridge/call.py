@@ -33,7 +33,7 @@ import trio
 from bridge import call_tools, telemetry
 from bridge.agent import Agent
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
-from bridge.call_events import CallEnded, Happening, UsageUpdated
+from bridge.call_events import Happening, UsageUpdated
 from bridge.call_record import CallRecord
 from bridge.call_recording import InThread, in_thread, recording_of
 from bridge.call_watcher import CallWatcher, tell_of_call, tell_of_end
@@ -620,12 +620,5 @@ class _Call:
         if self._recording is not None:
             record.recording = self._recording.facts()
         record.account(self._usage.totals, self._usage.priced_as_of)
-        self._live.end(
-            CallEnded(
-                reason=record.reason,
-                completion_reason=record.completion_reason,
-                error=record.error,
-                duration_s=record.duration_s,
-            )
-        )
+        self._live.end(record.end_event())
         telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)

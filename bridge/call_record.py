@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from bridge.call_events import CallEnded
 from bridge.latency import CallLatency, Latencies
 from bridge.usage import UsageTotals, usd_of
 
@@ -106,6 +107,15 @@ class CallRecord:
     def account(self, usage: UsageTotals, priced_as_of: str) -> None:
         """Enter what the call used, and what that costs."""
         self.usage, self.cost_usd, self.priced_as_of = usage, usd_of(usage.cost_nano_usd), priced_as_of
+
+    def end_event(self) -> CallEnded:
+        """What applications are told of the end."""
+        return CallEnded(
+            reason=self.reason,
+            completion_reason=self.completion_reason,
+            error=self.error,
+            duration_s=self.duration_s,
+        )
 
     def facts(self) -> dict[str, Any]:
         """The record as plain JSON types, without what was said."""

@@ -213,7 +213,7 @@ def _say_instructions_once(tree: dict[str, Any]) -> None:
     for name, agent in agents.items() if isinstance(agents, dict) else ():
         if isinstance(agent, dict) and "instructions" in agent and agent.get("instructions_file"):
             place = f"{dotted(('agents', name))}.instructions_file"
-            raise ConfigError(f"{place}: instructions are said here and in `instructions`; keep one", place=place)
+            raise ConfigError.at(place, "instructions are said here and in `instructions`; keep one")
 
 
 def _with_instructions(config: Config, origins: Origins) -> Config:
@@ -227,7 +227,7 @@ def _with_instructions(config: Config, origins: Origins) -> Config:
             text = read_instructions(agent.instructions_file)
         except ConfigError as error:
             place = f"{at}.instructions_file"
-            raise ConfigError(f"{place}: {error}", place=place) from error
+            raise ConfigError.at(place, str(error)) from error
         agents[name] = msgspec.structs.replace(agent, instructions=text)
         origins.note(f"{at}.instructions", Origin(agent.instructions_file))
     return msgspec.structs.replace(config, agents=agents)

@@ -23,7 +23,7 @@ def check(config: Config) -> None:
 
     def require(condition: bool, place: str, remedy: str) -> None:
         if not condition:
-            raise ConfigError(f"{place}: {remedy}", place=place)
+            raise ConfigError.at(place, remedy)
 
     known = ", ".join(sorted(config.agents))
     for index, route in enumerate(config.routes):

@@ -188,10 +188,7 @@ ALIASES: Mapping[str, str] = {
 
 def parsed(fields: Mapping[str, Any], kind: type[Command]) -> Command:
     """The command of these fields. Raises `ConfigError`, whose message says what to change."""
-    try:
-        return converted(fields, kind)
-    except ConfigError as error:
-        raise ConfigError(f"{error.place or 'the command'}: {error}", place=error.place) from error
+    return converted(fields, kind, whole="the command")
 
 
 def event_of(command: ClientEvent) -> dict[str, Any]:

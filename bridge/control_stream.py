@@ -18,7 +18,7 @@ from websockets.frames import CloseCode
 from websockets.trio.server import Server, ServerConnection
 from websockets.typing import Subprotocol
 
-from bridge.call_events import CallEnded, CallEvent, check_words, data_of, envelope, type_of
+from bridge.call_events import CallEvent, check_words, data_of, envelope, type_of
 from bridge.call_record import CallRecord
 from bridge.control_commands import MAX_BODY, Subscribe, Unsubscribe, parsed
 from bridge.control_desk import ControlDesk
@@ -273,12 +273,7 @@ class _Client:
 
 
 def _end_of(record: CallRecord) -> CallEvent:
-    end = CallEnded(
-        reason=record.reason,
-        completion_reason=record.completion_reason,
-        error=record.error,
-        duration_s=record.duration_s,
-    )
+    end = record.end_event()
     return CallEvent("call", trio.current_time(), type_of(end), data_of(end), time.time())
 
 

@@ -49,6 +49,11 @@ class ConfigError(BridgeError):
         super().__init__(message)
         self.place = place
 
+    @classmethod
+    def at(cls, place: str, remedy: str) -> ConfigError:
+        """What is wrong at this key, which the message begins with."""
+        return cls(f"{place}: {remedy}", place=place)
+
 
 class SessionAway(ConfigError):
     """What an application wants of the model's session can not be done now: no session stands. Later it may."""

@@ -44,7 +44,7 @@ def check(config: Config) -> None:
         try:
             check_words(words)
         except ValueError as error:
-            raise ConfigError(f"{at}.events: {error}", place=f"{at}.events") from error
+            raise ConfigError.at(f"{at}.events", str(error)) from error
 
 
 def check_call(agent: Agent) -> None:
@@ -91,10 +91,7 @@ def answer_of(answer: Any) -> CallAnswer:
         return CallAnswer()
     if isinstance(answer, Mapping) and {"flavor", opensips.SECTION} & set(answer):
         return _of_opensips(answer)
-    try:
-        found = converted(answer, CallAnswer)
-    except ConfigError as error:
-        raise ConfigError(f"{error.place or 'the answer'}: {error}", place=error.place) from error
+    found = converted(answer, CallAnswer, whole="the answer")
     own = found.profile.get("hooks")
     if isinstance(own, Mapping) and (kept := sorted({"secret", "headers"} & set(own))):
         raise ConfigError(f"profile.hooks.{kept[0]}: can not be set for one call: bridge.toml holds the secrets")

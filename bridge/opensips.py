@@ -232,7 +232,7 @@ def _has(tree: Any, place: str) -> bool:
 
 def _placed(key: str, remedy: str) -> ConfigError:
     place = f"{SECTION}.{key}"
-    return ConfigError(f"{place}: {remedy}", place=place)
+    return ConfigError.at(place, remedy)
 
 
 # The INI file ------------------------------------------------------------------------------------------------------

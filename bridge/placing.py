@@ -160,10 +160,7 @@ class Placing:
     async def place_by_http(self, wanted: Mapping[str, Any]) -> Page:
         """Place the call that the JSON object of a request orders. Raises as `place` does."""
         await trio.lowlevel.checkpoint()
-        try:
-            order = converted(wanted, CallOrder)
-        except ConfigError as error:
-            raise ConfigError(f"{error.place or 'the body'}: {error}") from error
+        order = converted(wanted, CallOrder, whole="the body")
         return json_page(202, self.place(order).view())
 
     def view(self, call_id: str) -> dict[str, Any] | None:

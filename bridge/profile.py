@@ -38,12 +38,12 @@ def agent_with(agent: Agent, tree: Mapping[str, Any], *, at: str = "agent") -> A
     writes `tree` may not read our environment.
     """
     if not isinstance(tree, Mapping):
-        raise _placed(at, "must be a table")
+        raise ConfigError.at(at, "must be a table")
     for key, reason in FIXED.items():
         if key in tree:
-            raise _placed(f"{at}.{key}", f"can not be set for one call: {reason}")
+            raise ConfigError.at(f"{at}.{key}", f"can not be set for one call: {reason}")
     if problem := unplain(tree):
-        raise _placed(_below(at, dotted(problem[0])), problem[1])
+        raise ConfigError.at(_below(at, dotted(problem[0])), problem[1])
     profile: dict[str, Any] = msgspec.to_builtins(agent)
     changes = {key: value for key, value in tree.items() if key != "session"}
     hook = changes.get("tool_hook")
@@ -61,9 +61,9 @@ def agent_of(tree: Mapping[str, Any], at: str) -> Agent:
     try:
         agent = converted(tree, Agent, strict=False)
     except ConfigError as error:
-        raise _placed(_below(at, error.place), str(error)) from error
+        raise ConfigError.at(_below(at, error.place), str(error)) from error
     for place, remedy in problems(agent, at):
-        raise _placed(place, remedy)
+        raise ConfigError.at(place, remedy)
     check_agent(agent, at)
     return agent
 
@@ -85,7 +85,7 @@ def _patched(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
 def _session(old: Mapping[str, Any], new: Any, at: str) -> dict[str, Any]:
     """Both in the names of today: one may have been written in old ones."""
     if not isinstance(new, Mapping):
-        raise _placed(at, "must be a table")
+        raise ConfigError.at(at, "must be a table")
     session = merged(checked(old, at).session, checked(new, at).session)
     del session["type"]  # always the same, and no file says it
     return session
@@ -93,7 +93,3 @@ def _session(old: Mapping[str, Any], new: Any, at: str) -> dict[str, Any]:
 
 def _below(at: str, place: str) -> str:
     return at + place if place.startswith("[") else f"{at}.{place}" if place else at
-
-
-def _placed(place: str, remedy: str) -> ConfigError:
-    return ConfigError(f"{place}: {remedy}", place=place)

@@ -53,7 +53,7 @@ def _translation(tree: Mapping[str, Any], where: str) -> Translation:
     try:
         return _valid_translation(tree)
     except ConfigError as error:
-        raise _placed(f"{where}.{error.place}" if error.place else where, str(error)) from error
+        raise ConfigError.at(f"{where}.{error.place}" if error.place else where, str(error)) from error
 
 
 def _valid_translation(tree: Mapping[str, Any]) -> Translation:
@@ -68,10 +68,6 @@ def _valid_translation(tree: Mapping[str, Any]) -> Translation:
         remedy = "is said by the server and can not be set" if error.place in _READ_ONLY else str(error)
         raise ConfigError(remedy, place=translation.written_as(error.place)) from error
     return translation
-
-
-def _placed(place: str, remedy: str) -> ConfigError:
-    return ConfigError(f"{place}: {remedy}", place=place)
 
 
 _READ_ONLY = frozenset({"id", "object", "expires_at", "client_secret"})
@@ -234,14 +230,16 @@ def check_agent(agent: Agent, where: str) -> list[str]:
     at = f"{where}.session"
     table = _translation(agent.session, at)
     if "type" in agent.session:
-        raise _placed(f"{at}.type", 'is always "realtime"; leave it out')
+        raise ConfigError.at(f"{at}.type", 'is always "realtime"; leave it out')
     for place, reason in _owned(agent, table.tree, where):
-        raise _placed(f"{at}.{table.written_as(place)}", reason)
+        raise ConfigError.at(f"{at}.{table.written_as(place)}", reason)
     for key, place in _twice(agent, table.tree):
-        raise _placed(f"{at}.{table.written_as(place)}", f"is said by {where}.{key} too; keep only one of them")
+        raise ConfigError.at(
+            f"{at}.{table.written_as(place)}", f"is said by {where}.{key} too; keep only one of them"
+        )
     session = session_of(agent, [])
     if "type" not in (session["audio"]["input"]["noise_reduction"] or {"type": ""}):
-        raise _placed(
+        raise ConfigError.at(
             f"{at}.{table.written_as('audio.input.noise_reduction')}", 'needs type, "near_field" or "far_field"'
         )
     try:
@@ -250,7 +248,7 @@ def check_agent(agent: Agent, where: str) -> list[str]:
         # The table by itself is valid, so one of the keys is not.
         own = {f"{where}.{place}": f"{where}.{key}" for key, place in _KEYS}
         remedy = str(error).removeprefix(f"{error.place}: ")
-        raise _placed(own.get(error.place, error.place), remedy) from error
+        raise ConfigError.at(own.get(error.place, error.place), remedy) from error
     functions = [tool["name"] for tool in table.tree.get("tools", ())]
     unhandled = [f"{at}.tools: {', '.join(functions)}: nothing runs these but a tool hook, or a tool of that name"]
     return checked(agent.session, at).warnings + (unhandled if functions and not agent.tool_hook.url else [])

@@ -46,20 +46,18 @@ def load_tool_file(name: str, place: str) -> list[Tool]:
     try:
         source = path.read_bytes()
     except FileNotFoundError:
-        raise _problem(place, f"{name}: no such file (paths begin at the folder of the settings' file)") from None
+        raise ConfigError.at(
+            place, f"{name}: no such file (paths begin at the folder of the settings' file)"
+        ) from None
     except OSError as error:
-        raise _problem(place, f"{name}: cannot be read: {error.strerror or error}") from error
+        raise ConfigError.at(place, f"{name}: cannot be read: {error.strerror or error}") from error
     known = _loaded.get(path)
     if known is None or known.source != source:
         try:
             _loaded[path] = known = _Loaded(source, _tools_of(_run(path, source), path))
         except ConfigError as error:
-            raise _problem(place, str(error)) from error
+            raise ConfigError.at(place, str(error)) from error
     return list(known.tools)
-
-
-def _problem(place: str, message: str) -> ConfigError:
-    return ConfigError(f"{place}: {message}", place=place)
 
 
 def _run(path: Path, source: bytes) -> types.ModuleType:

@@ -24,15 +24,17 @@ T = TypeVar("T")
 Problem = tuple[Path, str]
 
 
-def converted(value: object, kind: type[T], *, strict: bool = True) -> T:
+def converted(value: object, kind: type[T], *, strict: bool = True, whole: str = "") -> T:
     """`value` (JSON-plain) as a `kind`. Not `strict`: text may stand for numbers and booleans, since the environment
-    has nothing else. Raises `ConfigError`: its `place` is relative to `value`, its message holds the remedy only."""
+    has nothing else. Raises `ConfigError`: its `place` is relative to `value`, its message holds the remedy only. With
+    `whole`, what `value` is called as a whole, the message begins with the place, or with that."""
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         # msgspec's own words are the fallback, should this walk ever be less strict than msgspec.
         path, remedy = _problem(value, kinds.type_info(kind), strict) or ((), str(error))
-        raise ConfigError(remedy, place=dotted(path)) from error
+        place = dotted(path)
+        raise ConfigError(f"{place or whole}: {remedy}" if whole else remedy, place=place) from error
 
 
 def unplain(value: object) -> Problem | None:
