@@ -8,8 +8,7 @@ short text for the model and one line in the log, and the call goes on.
 from __future__ import annotations
 
 import dataclasses
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -17,8 +16,8 @@ from uuid import uuid4
 import httpx
 import trio
 
-from bridge import tool_reply, webhook
-from bridge.errors import ToolError, WebhookError, WebhookUnreachable
+from bridge import tool_reply
+from bridge.errors import ToolError, WebhookError
 from bridge.tool_hook import ToolHook
 from bridge.tool_schema import ToolContext
 from bridge.tools import Tool
@@ -33,8 +32,6 @@ def hook_tools(
     hook: ToolHook,
     client: WebhookClient | None,
     more: Sequence[Mapping[str, Any]] = (),
-    *,
-    chance: Callable[[], float] = random.random,
 ) -> list[Tool]:
     """The tools of a hook, none without a `url`. `more`: declarations of further functions that go there. Without a
     `client` they can be looked at, not called."""
@@ -44,7 +41,7 @@ def hook_tools(
     origin = f"the tool hook {receiver.where}"
 
     def tool(name: str, description: str, parameters: Mapping[str, Any]) -> Tool:
-        call = partial(_call, client, receiver, hook, name, chance)
+        call = partial(_call, client, receiver, hook, name)
         return Tool(name, description, call, parameters, with_context=True, origin=origin)
 
     return [
@@ -61,7 +58,6 @@ async def _call(
     receiver: Receiver,
     hook: ToolHook,
     name: str,
-    chance: Callable[[], float],
     arguments: Mapping[str, Any],
     context: ToolContext,
 ) -> str:
@@ -71,26 +67,23 @@ async def _call(
         context = dataclasses.replace(context, tool_call_id=uuid4().hex)
     body = tool_reply.request_of(name, arguments, context)
     deadline = trio.current_time() + hook.timeout_s
-    failures = 0
-    while True:
-        left_s = max(deadline - trio.current_time(), 0.0)
-        try:
-            answer = await client.post(
-                receiver, context.tool_call_id, body, limit_s=left_s, most_bytes=MOST_ANSWER_BYTES
-            )
-            return tool_reply.output_of(answer.body, name, context.tool_call_id)
-        except WebhookError as error:
-            failures += 1
-            pause_s = max(_retry_after_s(error), webhook.backoff_s(failures, chance(), first_s=0.2, most_s=2.0))
-            connected = not isinstance(error.__cause__, _NEVER_CONNECTED)
-            again = failures <= hook.retries and tool_reply.may_be_repeated(error.status, connected=connected)
-            if not again or trio.current_time() + pause_s >= deadline:
-                raise ToolError(_told(error, name, hook, in_time=trio.current_time() < deadline)) from error
-        await trio.sleep(pause_s)
+    try:
+        answer = await client.ask(
+            receiver,
+            context.tool_call_id,
+            body,
+            limit_s=hook.timeout_s,
+            tries=1 + hook.retries,
+            most_bytes=MOST_ANSWER_BYTES,
+            may_repeat=lambda error: tool_reply.may_be_repeated(error.status, connected=_connected(error)),
+        )
+    except WebhookError as error:
+        raise ToolError(_told(error, name, hook, in_time=trio.current_time() < deadline)) from error
+    return tool_reply.output_of(answer.body, name, context.tool_call_id)
 
 
-def _retry_after_s(error: WebhookError) -> float:
-    return (isinstance(error, WebhookUnreachable) and error.retry_after_s) or 0.0
+def _connected(error: WebhookError) -> bool:
+    return not isinstance(error.__cause__, _NEVER_CONNECTED)
 
 
 def _told(error: WebhookError, name: str, hook: ToolHook, *, in_time: bool) -> str:
@@ -101,6 +94,6 @@ def _told(error: WebhookError, name: str, hook: ToolHook, *, in_time: bool) -> s
         return f"the service of {name} answered more than can be used"
     if not in_time:
         return f"{name} did not answer within {hook.timeout_s:g} s"
-    if isinstance(error.__cause__, _NEVER_CONNECTED):
+    if not _connected(error):
         return f"the service of {name} can not be reached"
     return f"the service of {name} gave no answer"

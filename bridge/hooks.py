@@ -12,12 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bridge.webhook import keys_of
+from bridge.webhook import header_problems, is_url, keys_of
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +83,7 @@ def problems(hooks: Hooks | AgentHooks, at: str) -> Iterator[tuple[str, str]]:
     """What types can not say is wrong with a table that stands at `at`, as (place, remedy)."""
     for key in ("call_url", "event_url", "action_url"):
         url = getattr(hooks, key, UNSET)
-        if url is not UNSET and url and not _is_url(url):
+        if url is not UNSET and url and not is_url(url):
             yield f"{at}.{key}", 'must be like https://service.example.com/path (or http://), or "" for nobody'
     if hooks.secret is not UNSET:
         try:
@@ -92,13 +91,9 @@ def problems(hooks: Hooks | AgentHooks, at: str) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield f"{at}.secret", str(error)
     if hooks.headers is not UNSET:
-        for name, value in hooks.headers.items():
-            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-                yield (
-                    f"{at}.headers",
-                    f"{name!r} is no name of an HTTP header, or its value has signs that none may have",
-                )
-            elif name.lower() in _OURS:
+        yield from header_problems(hooks.headers, f"{at}.headers")
+        for name in hooks.headers:
+            if name.lower() in _OURS:
                 yield f"{at}.headers", f"{name!r} is the bridge's own"
     if hooks.timeout_s is not UNSET and not 0 < hooks.timeout_s <= 60:
         yield f"{at}.timeout_s", "must be above 0, at most 60 seconds"
@@ -130,22 +125,12 @@ def advice(hooks: Hooks, agents: Mapping[str, AgentHooks]) -> list[str]:
     return found
 
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
-_VALUE = re.compile(r"[\x20-\x7e\t]*")
 _OURS = frozenset(
     {
         "content-type", "content-length", "content-encoding", "transfer-encoding", "host", "connection",
         "webhook-id", "webhook-timestamp", "webhook-signature",
     }
 )  # fmt: skip
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
-    except ValueError:
-        return False
 
 
 Read = Callable[[str, str], str]

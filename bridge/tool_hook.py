@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from bridge.webhook import header_problems, is_url
+
 
 class HookTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One tool that the hook carries out, as the model is told of it. `parameters`: a JSON schema, empty for none."""
@@ -37,8 +39,6 @@ class ToolHook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 _SECRET = re.compile(r"\.tool_hook\.(secret|headers)$")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[ -~\t]*")
 MOST_RETRIES = 5
 
 
@@ -54,7 +54,7 @@ def is_name(name: str) -> bool:
 
 def problems(hook: ToolHook, place: str) -> Iterator[tuple[str, str]]:
     """What types can not say is wrong with a hook: where (at or below `place`), and what to do."""
-    if hook.url and not re.match(r"https?://[^/]", hook.url):
+    if hook.url and not is_url(hook.url):
         yield f"{place}.url", "must start with https:// (or http://), like https://shop.example.com/tools"
     if hook.tools and not hook.url:
         yield f"{place}.url", "is missing: where are these tools carried out?"
@@ -62,11 +62,7 @@ def problems(hook: ToolHook, place: str) -> Iterator[tuple[str, str]]:
         yield f"{place}.timeout_s", "must be above 0, at most 120"
     if not 0 <= hook.retries <= MOST_RETRIES:
         yield f"{place}.retries", f"must be 0 to {MOST_RETRIES}"
-    for name, value in hook.headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            yield f"{place}.headers", f"{name!r} is no name of an HTTP header"
-        elif not _HEADER_VALUE.fullmatch(value):
-            yield f"{place}.headers.{name}", "must be printable ASCII in one line"
+    yield from header_problems(hook.headers, f"{place}.headers")
     names = [tool.name for tool in hook.tools]
     for index, tool in enumerate(hook.tools):
         here = f"{place}.tools[{index}]"

@@ -15,9 +15,11 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import mktime_tz, parsedate_tz
+from urllib.parse import urlsplit
 
 from bridge.errors import WebhookError, WebhookRefused, WebhookUnreachable
 
@@ -45,6 +47,28 @@ def keys_of(secret: str) -> list[bytes]:
             raise ValueError(f'a secret is more than "{PREFIX}"')
         keys.append(key)
     return keys
+
+
+def is_url(url: str) -> bool:
+    """Whether a service can be asked there."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:
+        return False
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[ -~\t]*")
+
+
+def header_problems(headers: Mapping[str, str], at: str) -> Iterator[tuple[str, str]]:
+    """What can be no header of a request, as (place, remedy); no value is told, as it may be a secret."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            yield at, f"{name!r} is no name of an HTTP header"
+        elif not _HEADER_VALUE.fullmatch(value):
+            yield f"{at}.{name}", "must be printable ASCII in one line"
 
 
 def sign(secret: str, message_id: str, at_unix_s: int, body: bytes) -> str:

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from bridge import __version__, webhook
-from bridge.errors import WebhookRefused, WebhookUnreachable
+from bridge.errors import WebhookError, WebhookRefused, WebhookUnreachable
 from bridge.http_transport import Body, transport_of
 
 # An answer is a configuration or a tool's result; a megabyte is a book.
@@ -113,21 +113,30 @@ class WebhookClient:
             raise WebhookUnreachable(f"{receiver.where} did not answer within {limit_s:g} s") from None
 
     async def ask(
-        self, receiver: Receiver, message_id: str, body: bytes, *, limit_s: float, tries: int = 3
+        self,
+        receiver: Receiver,
+        message_id: str,
+        body: bytes,
+        *,
+        limit_s: float,
+        tries: int = 3,
+        most_bytes: int = MOST_ANSWER_BYTES,
+        may_repeat: Callable[[WebhookError], bool] = lambda error: isinstance(error, WebhookUnreachable),
     ) -> Answer:
-        """For somebody who waits: up to `tries` tries within `limit_s` of them all. After what another try may mend it
-        waits 0.1 to 0.2 s, then twice that, or for as long as the service asks. Raises what the last try did."""
+        """For somebody who waits: up to `tries` tries within `limit_s` of them all. After what `may_repeat` it waits 0.1 to
+        0.2 s, then twice that, or for as long as the service asks. Raises what the last try did. Cancelled: as `post`."""
         deadline = trio.current_time() + limit_s
         failures = 0
         while True:
-            left_s = deadline - trio.current_time()
+            left_s = max(deadline - trio.current_time(), 0.0)
             try:
-                return await self.post(receiver, message_id, body, limit_s=max(left_s, 0.0))
-            except WebhookUnreachable as error:
+                return await self.post(receiver, message_id, body, limit_s=left_s, most_bytes=most_bytes)
+            except WebhookError as error:
                 failures += 1
-                pause_s = webhook.backoff_s(failures, self._chance(), first_s=0.2, most_s=5.0)
-                pause_s = max(pause_s, error.retry_after_s or 0.0)
-                if failures >= tries or trio.current_time() + pause_s >= deadline:
+                pause_s = webhook.backoff_s(failures, self._chance(), first_s=0.2, most_s=2.0)
+                if isinstance(error, WebhookUnreachable):
+                    pause_s = max(pause_s, error.retry_after_s or 0.0)
+                if failures >= tries or trio.current_time() + pause_s >= deadline or not may_repeat(error):
                     raise
             await trio.sleep(pause_s)
 

@@ -86,7 +86,7 @@ def test_what_will_not_do_what_is_wanted_is_warned_of(text: str, warned: list[st
         ("secret = '$NOBODY'", "hooks.secret: the environment variable 'NOBODY' is not set"),
         ("headers = { X = '$NOBODY' }", "hooks.headers.X: the environment variable 'NOBODY' is not set"),
         ("headers = { 'X Y' = 'a' }", "hooks.headers: 'X Y' is no name"),
-        ('headers = { X = "a\\nb" }', "hooks.headers: 'X' is no name"),
+        ('headers = { X = "a\\nb" }', "hooks.headers.X: must be printable ASCII in one line"),
         ("headers = { Webhook-Id = 'a' }", "hooks.headers: 'Webhook-Id' is the bridge's own"),
         ("call_timeout_s = 11", "hooks.call_timeout_s: must be above 0, at most 10"),
         ("timeout_s = 0", "hooks.timeout_s: must be above 0"),

@@ -48,8 +48,8 @@ async def hooked(peer: Peer, hook: ToolHook = HOOK) -> AsyncIterator[Ask]:
     """Calls `order_status` as a conversation does."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.run)
-        client = WebhookClient(peer.transport(), unix_s=lambda: 1000.0)
-        registry = ToolRegistry(hook_tools(hook, client, chance=lambda: 1.0))
+        client = WebhookClient(peer.transport(), unix_s=lambda: 1000.0, chance=lambda: 1.0)
+        registry = ToolRegistry(hook_tools(hook, client))
 
         async def ask(arguments: str) -> str:
             return await registry.run("order_status", arguments, timeout_s=15, context=WHO)
