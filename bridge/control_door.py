@@ -15,7 +15,6 @@ line, which a dialplan can use. `control_desk` carries out.
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs
@@ -23,6 +22,7 @@ from uuid import UUID
 
 import msgspec
 
+from bridge import bearer
 from bridge.control_commands import (
     IN_CALL,
     ClientEvent,
@@ -177,10 +177,10 @@ def _stream(request: Request, token: str, call_id: str) -> OpenStream | Page:
             426, "this is a websocket: ask for it with one, like `websocat ws://...`", ("Upgrade", "websocket")
         )
     offered = [it.strip() for it in request.headers.get("sec-websocket-protocol", "").split(",")]
-    shown = [it.removeprefix(TOKEN_SUBPROTOCOL) for it in offered if it.startswith(TOKEN_SUBPROTOCOL)]
+    shown = bearer.in_subprotocols(offered, TOKEN_SUBPROTOCOL)
     if "authorization" not in request.headers and not shown and token:
         return OpenStream(call_id, words, trusted=False)
-    if shown and is_token(shown[0], token):
+    if shown and bearer.is_token(shown[0], token):
         return OpenStream(call_id, words, trusted=True)
     return _unauthorized(request, token) or OpenStream(call_id, words, trusted=True)
 
@@ -191,20 +191,15 @@ def _words(query: str) -> list[str] | None:
     return None if given is None else [word.strip() for it in given for word in it.split(",") if word.strip()]
 
 
-def is_token(shown: str, token: str) -> bool:
-    """Whether this is `token`; nothing is when there is none."""
-    return bool(token) and hmac.compare_digest(shown.strip().encode(), token.encode())
-
-
 def _unauthorized(request: Request, token: str) -> Page | None:
     if not token:
         return refusal(
             403, "no token is set, so nothing can be asked here: set server.control_token (BRIDGE_CONTROL_TOKEN)"
         )
-    kind, _, shown = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer" and is_token(shown, token):
+    shown = bearer.in_header(request.headers)
+    if bearer.is_token(shown, token):
         return None
-    wrong = "this token is not the bridge's: " if kind.lower() == "bearer" and shown else ""
+    wrong = "this token is not the bridge's: " if shown else ""
     return refusal(
         401,
         f"{wrong}send the header `Authorization: Bearer ` and server.control_token",

@@ -18,11 +18,12 @@ from websockets.frames import CloseCode
 from websockets.trio.server import Server, ServerConnection
 from websockets.typing import Subprotocol
 
+from bridge.bearer import is_token
 from bridge.call_events import CallEvent, check_words, data_of, envelope, type_of
 from bridge.call_record import CallRecord
 from bridge.control_commands import MAX_BODY, Subscribe, Unsubscribe, parsed
 from bridge.control_desk import ControlDesk
-from bridge.control_door import KINDS, SUBPROTOCOL, OpenStream, is_token, refusal, wish_for
+from bridge.control_door import KINDS, SUBPROTOCOL, OpenStream, refusal, wish_for
 from bridge.control_messages import MOST_EVENTS, Asked, MessageError, StreamQueue, answer, asked, stream_event
 from bridge.errors import ConfigError
 from bridge.http_exchange import Page, json_page

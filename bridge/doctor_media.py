@@ -23,6 +23,7 @@ from bridge.audiosocket_leg import identify, part
 from bridge.config import Asterisk, MediaFormat, Server
 from bridge.errors import ControlError, ControlRefused, MediaError
 from bridge.findings import Finding, fail, ok, skipped, warn
+from bridge.http_server import port_of
 
 Report = Callable[[Finding], None]
 Listeners = list[trio.abc.Listener[trio.abc.Stream]]
@@ -100,7 +101,7 @@ async def check_media(
     except OSError as error:
         return skipped("media", f"not tried: {door.place} is in use, and there is no other port: {error}")
     try:
-        other = _port_of(beside.listeners)
+        other = port_of(beside.listeners)
         finding = await question.ask(beside.listeners, f"{host}:{other}")
     finally:
         await beside.close()
@@ -227,8 +228,3 @@ class _Arrival:
         """Wait until no connection is left."""
         while self._open:
             await self._closed.wait()
-
-
-def _port_of(listeners: Listeners) -> int:
-    first = listeners[0]
-    return int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0

@@ -35,13 +35,14 @@ from bridge.call_hook import AskHook
 from bridge.call_record import CallRecord
 from bridge.config import Config, Limits, Realtime, realtime_of
 from bridge.ending import FAREWELLS, EndReason, Farewell
-from bridge.errors import ConfigError, GatewayError, MediaError
+from bridge.errors import GatewayError, MediaError
 from bridge.gateway_config import base_of, model_of, profile_of, wish_of
 from bridge.gateway_door import PATH, Refusal, Visit, visit_of
 from bridge.gateway_handshake import shake_hands
 from bridge.gateway_session import GatewaySession, last_error, tools_of
 from bridge.health import CallCounts
 from bridge.hook_bodies import Question
+from bridge.http_server import listen
 from bridge.leg import CallerLeg, LegEvent
 from bridge.line_rate import StreamRate
 from bridge.live_call import LiveCall
@@ -126,14 +127,7 @@ class Gateway:
 
     async def open_listeners(self) -> list[trio.SocketListener]:
         """Raises `ConfigError` when the port is taken."""
-        host, _, port = self._settings.address.rpartition(":")
-        try:
-            return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
-        except OSError as error:
-            raise ConfigError(
-                f"gateway.address: cannot listen on {self._settings.address}: {error.strerror or error}; "
-                "is another gateway running there?"
-            ) from error
+        return await listen(self._settings.address, "gateway.address", "gateway.enabled = false")
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One client, from its first byte to its end. Whatever goes wrong stays in this client's call."""

@@ -9,11 +9,11 @@ and say in Origin which page it is: pages are refused unless they are listed. Pr
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
+from bridge import bearer
 from bridge.gateway_messages import Form
 from bridge.gateway_settings import Gateway
 
@@ -47,7 +47,8 @@ def visit_of(target: str, headers: Mapping[str, str], offered: Sequence[str], ga
     origin = headers.get("origin")
     if origin is not None and origin not in gateway.origins and "*" not in gateway.origins:
         return Refusal(403, "pages of this origin may not connect: list it in gateway.origins\n")
-    if gateway.token and not any(_is_token(it, gateway.token) for it in _shown(headers, offered)):
+    shown = [bearer.in_header(headers), *bearer.in_subprotocols(offered, _TOKEN_PREFIX)]
+    if gateway.token and not any(bearer.is_token(it, gateway.token) for it in shown):
         return Refusal(
             401, f"send gateway.token: `Authorization: Bearer`, or the subprotocols {SUBPROTOCOL} and bearer.TOKEN\n"
         )
@@ -56,13 +57,3 @@ def visit_of(target: str, headers: Mapping[str, str], offered: Sequence[str], ga
     if word is not None and word not in list(Form):
         return Refusal(400, f"messages: must be one of {', '.join(Form)}\n")
     return Visit(query.get("agent", ""), query.get("model", ""), None if word is None else Form(word))
-
-
-def _shown(headers: Mapping[str, str], offered: Sequence[str]) -> list[str]:
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    shown = [token.strip()] if kind.lower() == "bearer" else []
-    return shown + [it.removeprefix(_TOKEN_PREFIX) for it in offered if it.startswith(_TOKEN_PREFIX)]
-
-
-def _is_token(shown: str, token: str) -> bool:
-    return hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode())

@@ -46,7 +46,7 @@ async def serve_http(
 
     Raises `ConfigError`, which names `setting`, when it can not listen there.
     """
-    ours = list(listeners or await _listen(address, setting))
+    ours = list(listeners or await listen(address, setting))
     at_once = 0
 
     async def handle(stream: trio.abc.Stream) -> None:
@@ -64,20 +64,26 @@ async def serve_http(
         if ended is not None:
             await ended.wait()  # trio closes a stream whose handler returns
 
-    first = ours[0]
-    task_status.started(int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0)
+    task_status.started(port_of(ours))
     await trio.serve_listeners(handle, ours)
 
 
-async def _listen(address: str, setting: str) -> list[trio.SocketListener]:
+async def listen(address: str, setting: str, no_door: str = '"" for none') -> list[trio.SocketListener]:
+    """Listen on `address` (HOST:PORT). Raises `ConfigError`, which names `setting`; `no_door`: how to do without."""
     host, _, port = address.rpartition(":")
     try:
         return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
     except OSError as error:
         raise ConfigError(
             f"{setting}: cannot listen on {address}: {error.strerror or error}; is another bridge running? "
-            'Give each its own, or "" for none'
+            f"Give each its own, or {no_door}"
         ) from error
+
+
+def port_of(listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> int:
+    """The port that was opened; 0: they are no sockets (tests)."""
+    first = listeners[0]
+    return int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0
 
 
 async def answer_one(stream: trio.abc.Stream, answer: Answer, max_body: int = MAX_BODY) -> trio.Event | None:

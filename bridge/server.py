@@ -42,7 +42,7 @@ from bridge.errors import ConfigError
 from bridge.gateway import Gateway
 from bridge.health import CallCounts, Report, WorkerHealth
 from bridge.health_server import serve_health
-from bridge.http_server import serve_http
+from bridge.http_server import port_of, serve_http
 from bridge.lateness import Lateness
 from bridge.live_call import LiveCall
 from bridge.live_config import ConfigSource, LiveConfig, prepare
@@ -234,7 +234,7 @@ class Bridge:
                                 handler_nursery=self._calls,
                             )
                         )
-                        port = _port_of(listeners)
+                        port = port_of(listeners)
                         gateway_port = await self._open_gateway(listening)
                         self._listening = True
                         task_status.started(Ready(port, self.drain, self.placing, self._control_port, gateway_port))
@@ -289,7 +289,7 @@ class Bridge:
         listening.start_soon(
             partial(trio.serve_listeners, self._gateway.handle, listeners, handler_nursery=self._calls)
         )
-        port = _port_of(listeners)
+        port = port_of(listeners)
         _log.info("listening for websocket clients", extra={"facts": {"port": port}})
         return port
 
@@ -308,11 +308,6 @@ def _metrics() -> Metrics:
     metrics = Metrics(__version__)
     ProcessCollector(registry=metrics.registry)
     return metrics
-
-
-def _port_of(listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> int:
-    first = listeners[0]
-    return int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0
 
 
 async def serve(

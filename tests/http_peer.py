@@ -5,9 +5,11 @@ It reads HTTP by h11, as strictly as that does, and keeps each request with its 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,7 @@ import trio
 
 from bridge import webhook
 from bridge.http_transport import transport_of
+from bridge.webhook_client import WebhookClient
 from simulators.memory import MemoryListener
 
 
@@ -78,6 +81,17 @@ class Peer:
         if not self.up:
             raise ConnectionRefusedError("connection refused")
         return self.listener.connect()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[WebhookClient]:
+        """A client that comes to this peer, at its time; pauses are the longest that chance allows."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run)
+            client = WebhookClient(self.transport(), unix_s=self.unix_s, chance=lambda: 1.0)
+            yield client
+            await client.aclose()
+            gc.collect()  # what httpx leaves behind would be told here
+            nursery.cancel_scope.cancel()
 
     async def run(self) -> None:
         await trio.serve_listeners(self.serve, [self.listener])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -16,7 +14,6 @@ from bridge.call_hook import Chosen, ask_about
 from bridge.config import Config, load_config
 from bridge.ending import EndReason
 from bridge.hook_bodies import Question
-from bridge.webhook_client import WebhookClient
 
 FILE = """
 [hooks]
@@ -35,19 +32,9 @@ def settings(more: str = "") -> Config:
     return load_config(FILE.replace("[hooks]", f"[hooks]\n{more}"), {})
 
 
-@asynccontextmanager
-async def client(peer: Peer) -> AsyncIterator[WebhookClient]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        it = WebhookClient(peer.transport(), unix_s=lambda: 0.0, chance=lambda: 1.0)
-        yield it
-        await it.aclose()
-        nursery.cancel_scope.cancel()
-
-
 async def asked(says: list[Says], config: Config) -> tuple[Chosen, Peer]:
     peer = Peer(says, secret="a secret")
-    async with client(peer) as it:
+    async with peer.client() as it:
         return await ask_about(QUESTION, config.agents["default"], config, it), peer
 
 

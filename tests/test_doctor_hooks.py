@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import trio
 from http_peer import Peer, Says
 
 from bridge.config import load_config
 from bridge.doctor_hooks import check_hooks
 from bridge.findings import Finding
-from bridge.webhook_client import WebhookClient
 
 FILE = """
 [hooks]
@@ -30,12 +28,8 @@ action_url = ""
 async def findings(peer: Peer, text: str = FILE) -> list[Finding]:
     config = load_config(text, {})
     found: list[Finding] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        client = WebhookClient(peer.transport(), unix_s=lambda: 0.0)
+    async with peer.client() as client:
         await check_hooks(config.hooks, config.agents, found.append, client)
-        await client.aclose()
-        nursery.cancel_scope.cancel()
     return found
 
 

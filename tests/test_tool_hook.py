@@ -26,7 +26,6 @@ from bridge.tool_hook import HookTool, ToolHook
 from bridge.tool_reply import may_be_repeated, output_of
 from bridge.tool_schema import ToolContext
 from bridge.tools import Tool, ToolRegistry
-from bridge.webhook_client import WebhookClient
 from simulators.model_script import Call, Say, Script
 
 SECRET = "a-secret-of-tests"
@@ -46,17 +45,13 @@ Ask = Callable[[str], Awaitable[str]]
 @asynccontextmanager
 async def hooked(peer: Peer, hook: ToolHook = HOOK) -> AsyncIterator[Ask]:
     """Calls `order_status` as a conversation does."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        client = WebhookClient(peer.transport(), unix_s=lambda: 1000.0, chance=lambda: 1.0)
+    async with peer.client() as client:
         registry = ToolRegistry(hook_tools(hook, client))
 
         async def ask(arguments: str) -> str:
             return await registry.run("order_status", arguments, timeout_s=15, context=WHO)
 
         yield ask
-        await client.aclose()
-        nursery.cancel_scope.cancel()
 
 
 def peer(*script: Says) -> Peer:

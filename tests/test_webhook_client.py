@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,24 +17,13 @@ SERVICE = Receiver("http://service.test/hooks?token=hidden", SECRET, {"Authoriza
 BODY = b'{"call_id":"1"}'
 
 
-@asynccontextmanager
-async def client(peer: Peer) -> AsyncIterator[WebhookClient]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        it = WebhookClient(peer.transport(), unix_s=lambda: 1000.0, chance=lambda: 1.0)
-        yield it
-        await it.aclose()
-        gc.collect()  # what httpx leaves behind would be told here
-        nursery.cancel_scope.cancel()
-
-
 def peer(*script: Says) -> Peer:
     return Peer(list(script), secret=SECRET, unix_s=lambda: 1000.0)
 
 
 async def test_a_request_is_signed_and_its_answer_comes_back(autojump_clock: Any) -> None:
     service = peer(Says(body=b'{"agent": "sales"}'), Says(204))
-    async with client(service) as it:
+    async with service.client() as it:
         answer = await it.post(SERVICE, "msg_1", BODY, limit_s=1)
         assert (answer.status, answer.json("it")) == (200, {"agent": "sales"})
         assert (await it.post(SERVICE, "msg_2", BODY, limit_s=1)).json("it") is None
@@ -71,7 +57,7 @@ async def test_what_fails_is_told_as_whose_fault_and_without_secrets(
     says: Says, kind: type[WebhookError], words: str, autojump_clock: Any
 ) -> None:
     service = peer(says, OK)
-    async with client(service) as it:
+    async with service.client() as it:
         with pytest.raises(kind, match=words) as caught:
             await it.post(SERVICE, "msg_1", BODY, limit_s=2)
         assert "hidden" not in str(caught.value) + repr(SERVICE)
@@ -92,14 +78,14 @@ async def test_what_fails_is_told_as_whose_fault_and_without_secrets(
     ],
 )
 async def test_settings_that_make_no_request(receiver: Receiver, autojump_clock: Any) -> None:
-    async with client(peer(OK)) as it:
+    async with peer(OK).client() as it:
         with pytest.raises(WebhookRefused) as caught:
             await it.post(receiver, "msg_1", BODY, limit_s=1)
         assert "hidd" not in str(caught.value)
 
 
 async def test_an_answer_that_is_no_json(autojump_clock: Any) -> None:
-    async with client(peer(Says(body=b"<html>"))) as it:
+    async with peer(Says(body=b"<html>")).client() as it:
         answer = await it.post(SERVICE, "msg_1", BODY, limit_s=1)
         with pytest.raises(WebhookRefused, match="no JSON"):
             answer.json("it")
@@ -107,7 +93,7 @@ async def test_an_answer_that_is_no_json(autojump_clock: Any) -> None:
 
 async def test_asking_tries_again_with_the_same_id_within_one_limit(autojump_clock: Any) -> None:
     service = peer(Says(503), Says(drops=True), OK)
-    async with client(service) as it:
+    async with service.client() as it:
         began = trio.current_time()
         assert (await it.ask(SERVICE, "msg_1", BODY, limit_s=5)).status == 200
     assert [asked.message_id for asked in service.asked] == ["msg_1"] * 3
@@ -127,7 +113,7 @@ async def test_asking_tries_again_with_the_same_id_within_one_limit(autojump_clo
 async def test_asking_ends_when_another_try_is_useless_or_too_late(
     script: list[Says], limit_s: float, tries: int, lasted_s: float, words: str, autojump_clock: Any
 ) -> None:
-    async with client(peer(*script)) as it:
+    async with peer(*script).client() as it:
         began = trio.current_time()
         with pytest.raises(WebhookError, match=words):
             await it.ask(SERVICE, "msg_1", BODY, limit_s=limit_s, tries=tries)
@@ -150,7 +136,7 @@ def test_what_logs_say_of_a_receiver(url: str, where: str) -> None:
 async def test_nobody_listens(autojump_clock: Any) -> None:
     service = peer(OK)
     service.up = False
-    async with client(service) as it:
+    async with service.client() as it:
         with pytest.raises(WebhookUnreachable, match="connection refused"):
             await it.post(SERVICE, "msg_1", BODY, limit_s=1)
 
@@ -160,7 +146,7 @@ async def test_cancelled_in_each_phase_it_leaves_nothing_behind(autojump_clock: 
         return Says(parts=iter([b"a"] * 3), after_s=1) if asked.message_id == "slow" else OK
 
     service = Peer(choose=slowly)
-    async with client(service) as it:
+    async with service.client() as it:
         for after_s in (0, 0.5, 1):
             with trio.move_on_after(after_s):
                 await it.post(SERVICE, "slow", BODY, limit_s=9)
