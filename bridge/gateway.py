@@ -16,7 +16,6 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -56,6 +55,8 @@ _log = logging.getLogger("bridge.gateway")
 
 # The printed clients send their config at once; one that waits for `ready` first waits so long.
 CONFIG_WAIT_S = 1.0
+# So many may be at their handshake, which `limits.identify_s` bounds; more are sent away without a word.
+MOST_STRANGERS = 64
 LOOK_S = 1.0
 _OPENAI = (".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
@@ -72,6 +73,14 @@ class _Prepared:
     own: Sequence[Tool]
     form: messages.Form
     warnings: Sequence[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class _Place:
+    """Whether a connection is one of `gateway.max_clients`: who has not shown that it may be takes none from those who
+    have."""
+
+    taken: bool = False
 
 
 class GatewayControl(NoCallControl):
@@ -123,7 +132,7 @@ class Gateway:
         self._counts = counts
         self._turn_away = turn_away
         self._ask = ask
-        self._clients = 0
+        self._clients = self._strangers = 0
 
     async def open_listeners(self) -> list[trio.SocketListener]:
         """Raises `ConfigError` when the port is taken."""
@@ -131,45 +140,47 @@ class Gateway:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One client, from its first byte to its end. Whatever goes wrong stays in this client's call."""
+        place = _Place()
         try:
-            if (visitor := await self._let_in(stream)) is not None:
-                with self._client():
-                    await self._admitted(stream, *visitor)
+            if (visitor := await self._let_in(stream, place)) is not None:
+                await self._admitted(stream, *visitor)
         except Exception:
             _log.exception("a defect of the bridge ended this client's call")
         finally:
+            self._clients -= place.taken
             await trio.aclose_forcefully(stream)
 
-    async def _let_in(self, stream: trio.abc.Stream) -> tuple[str, ServerProtocol, Visit] | None:
+    async def _let_in(self, stream: trio.abc.Stream, place: _Place) -> tuple[str, ServerProtocol, Visit] | None:
         """A client's address, and what the handshake made of it; None: it was refused, or did not finish it."""
+        if self._strangers >= MOST_STRANGERS:
+            return None
+        self._strangers += 1
         try:
             peer = _known(stream)
-            with self._client() as number, trio.fail_after(self._live.config.limits.identify_s):
-                visitor = await shake_hands(stream, partial(self._judge, number))
+            with trio.fail_after(self._live.config.limits.identify_s):
+                visitor = await shake_hands(stream, partial(self._judge, place))
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             _log.info("a websocket client left during its handshake, or took too long for it")
             return None
+        finally:
+            self._strangers -= 1
         return None if visitor is None else (peer, *visitor)
 
-    @contextmanager
-    def _client(self) -> Any:
-        self._clients += 1
-        try:
-            yield self._clients
-        finally:
-            self._clients -= 1
-
-    def _judge(self, number: int, target: str, headers: Mapping[str, str], offered: Sequence[str]) -> Visit | Refusal:
-        """Whether the client, the `number`-th at a time, may come in."""
+    def _judge(
+        self, place: _Place, target: str, headers: Mapping[str, str], offered: Sequence[str]
+    ) -> Visit | Refusal:
+        """Whether the client may come in; then it has its place."""
         verdict = visit_of(target, headers, offered, self._settings)
         if isinstance(verdict, Refusal):
             return verdict
         refusal: tuple[EndReason, str] | None = self._switchboard.admit(trio.current_time())
-        if refusal is None and number > self._settings.max_clients:
+        if refusal is None and self._clients >= self._settings.max_clients:
             refusal = EndReason.REFUSED_BUSY, "gateway.max_clients are connected"
         if refusal is not None:
             self._counts.refuse(refusal[0])
             return Refusal(503, f"not now: {refusal[1]}\n")
+        place.taken = True
+        self._clients += 1
         return verdict
 
     # One client ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ class Refusal:
 
 def visit_of(target: str, headers: Mapping[str, str], offered: Sequence[str], gateway: Gateway) -> Visit | Refusal:
     """Judge a request: its `target` (path and query), its headers by lower-case names, the subprotocols it offers."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return Refusal(400, "the address of this request can not be read\n")
     if parts.path.rstrip("/") != PATH:
         return Refusal(404, f"there is {PATH}; docs/gateway.md has all of it\n")
     origin = headers.get("origin")

@@ -16,7 +16,8 @@ from bridge.websocket_leg import server_protocol
 
 _log = logging.getLogger("bridge.gateway")
 
-_READ_BYTES = 16384
+# Little at a time: frames may come with the request, and are parsed before anybody has judged it.
+_READ_BYTES = 1024
 # What a client that is told "not now" may do.
 _RETRY_AFTER_S = "5"
 

@@ -29,6 +29,8 @@ MOST_TEXT_BYTES = 50 * 1024
 MOST_RESULT_BYTES = 100 * 1024
 # A config with its tools; what is longer would hold up the clock of all calls to be parsed.
 MOST_MESSAGE_BYTES = 1024 * 1024
+# All that there are, twice over. A megabyte of keys took 230 ms to be looked at.
+MOST_KEYS = 64
 
 CODES: Mapping[str, str] = {
     "parse_error": "the message is no JSON object of a known type, or a key has the wrong type",
@@ -181,7 +183,12 @@ _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
 
 def _snake(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """One level of keys in snake_case. A key that is there in both forms counts as it is written in snake_case."""
+    """One level of keys in snake_case. A key that is there in both forms counts as it is written in snake_case. Raises
+    `GatewayError`."""
+    if len(raw) > MOST_KEYS:
+        raise GatewayError(
+            "validation_error", f"an object of the protocol has at most {MOST_KEYS} keys, not {len(raw)}"
+        )
     renamed = {_HUMP.sub(lambda hump: "_" + hump[0].lower(), key): value for key, value in raw.items()}
     return renamed | {key: value for key, value in raw.items() if key in renamed}
 

@@ -41,9 +41,12 @@ TURN_TEXTS = 16
 TURN_TEXT_BYTES = 64 * 1024
 # A text that waits costs more than its bytes.
 _TEXT_OVERHEAD_BYTES = 256
+# Frames cost their number, not their bytes: 65,536 bytes of empty ones took 80 ms, of pings 140 ms. So they are parsed
+# in small pieces (at most 170 frames, 1 ms), and no more of them once a turn has had so many.
+TURN_FRAMES = 128
+_PIECE_BYTES = 1024
 # How long the client may take to answer our close frame.
 LINGER_S = 1.0
-_READ_BYTES = 65536
 
 # websockets logs whole requests, tokens included, where somebody turns debugging on.
 frames_log = logging.getLogger("bridge.websocket_leg.frames")
@@ -77,6 +80,7 @@ class WebSocketLeg:
         self._protocol = protocol
         self.call_id = call_id
         self.on_text = on_text
+        self._unparsed = b""
         self._inbox: deque[bytes | memoryview] = deque()  # audio is a view, a text is bytes
         self._waiting_bytes = 0
         self._text: bytearray | None = None  # a fragmented text, so far
@@ -156,7 +160,7 @@ class WebSocketLeg:
             if self._departure is not None or self._finished:
                 return None
             try:
-                self._feed(bytes(await self._stream.receive_some(_READ_BYTES)))
+                self._feed(bytes(await self._stream.receive_some(_PIECE_BYTES)))
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._error = MediaLost(f"the websocket's connection broke: {error.__cause__ or error}")
             self._flush_quietly()
@@ -164,28 +168,41 @@ class WebSocketLeg:
     def _read_nowait(self) -> None:
         """Read what has come, unless enough waits already; answer pings."""
         if not self._finished and self._error is None and self._waiting_bytes < MOST_WAITING_BYTES:
-            try:
-                data = self._io.read_nowait()
-            except OSError as error:
-                self._error = MediaLost(f"the websocket's connection broke: {error.strerror}")
-                return
-            if data is not None:
-                self._feed(data)
+            if not self._unparsed:
+                try:
+                    data = self._io.read_nowait()
+                except OSError as error:
+                    self._error = MediaLost(f"the websocket's connection broke: {error.strerror}")
+                    return
+                if data == b"":
+                    self._feed(b"")
+                self._unparsed = data or b""
+            self._parse()
         self._flush_quietly()
 
-    def _feed(self, data: bytes) -> None:
-        """What was read; empty: the far end has finished."""
+    def _parse(self) -> None:
+        """As much of what was read as one turn may cost."""
+        frames = at = 0
+        while at < len(self._unparsed) and frames < TURN_FRAMES and self._error is None:
+            frames += self._feed(self._unparsed[at : at + _PIECE_BYTES])
+            at += _PIECE_BYTES
+        self._unparsed = self._unparsed[at:]
+
+    def _feed(self, data: bytes) -> int:
+        """What was read; empty: the far end has finished. Returns how many frames it made."""
         if data:
             self._protocol.receive_data(data)
-            self._take_events()
-        elif not self._finished:
+            return self._take_events()
+        if not self._finished:
             self._finished = True
             if self._protocol.state is State.OPEN and self._departure is None:
                 self._departure = CallerLeft("the client's connection ended without a close frame")
             self._protocol.receive_eof()
+        return 0
 
-    def _take_events(self) -> None:
-        for frame in self._protocol.events_received():
+    def _take_events(self) -> int:
+        frames = self._protocol.events_received()
+        for frame in frames:
             match getattr(frame, "opcode", None):
                 case Opcode.TEXT | Opcode.BINARY | Opcode.CONT as opcode:
                     self.last_heard_s = trio.current_time()
@@ -199,6 +216,8 @@ class WebSocketLeg:
             self._error = MediaProtocolError(f"the client broke the websocket protocol: {broken}")
         for data in self._protocol.data_to_send():
             self._unsent += data  # the empty one asks for a FIN, which is `close`'s to send
+        self._check_unsent()  # answers to pings
+        return len(frames)
 
     def _sort(self, opcode: Opcode, data: bytes, whole: bool) -> None:
         """Texts wait whole, audio as it comes."""
@@ -250,6 +269,9 @@ class WebSocketLeg:
         for data in self._protocol.data_to_send():
             self._unsent += data
         self._flush_quietly()
+        self._check_unsent()
+
+    def _check_unsent(self) -> None:
         if len(self._unsent) > MOST_UNSENT_BYTES:
             self._error = MediaLost(f"the client has left {len(self._unsent)} bytes of messages unread")
 
@@ -274,7 +296,7 @@ class WebSocketLeg:
                 await self._stream.send_all(bytes(self._unsent))
                 self._unsent.clear()
                 while self._protocol.close_rcvd is None and not self._protocol.eof_sent:
-                    data = bytes(await self._stream.receive_some(_READ_BYTES))
+                    data = bytes(await self._stream.receive_some(_PIECE_BYTES))
                     if not data:
                         break
                     self._protocol.receive_data(data)

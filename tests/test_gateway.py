@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
+from bridge import gateway
 from bridge.config import load_config
 from bridge.errors import ConfigError
 from bridge.live_call import LiveCall
@@ -451,6 +452,24 @@ async def test_the_door(
             assert it.ready is not None
             for channel in list(it.ari.channels.values()):
                 channel.hang_up()
+
+
+async def test_strangers_take_no_place_of_clients(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "MOST_STRANGERS", 3)
+    async with house(Script.of(), overrides=ON | {"gateway.max_clients": "1"}) as it:
+        strangers = [it.gateway.connect() for _ in range(4)]
+        for stranger in strangers:
+            await stranger.send_all(b"GET /realtime HTTP/1.1\r\n")
+        with pytest.raises(trio.BrokenResourceError):  # one too many, even of those who say nothing
+            await strangers[3].receive_some(1)
+        await strangers[0].aclose()
+        await trio.sleep(0.1)
+        async with client(it) as me:
+            await me.send("config")
+            await me.hears("ready")
+            with pytest.raises(InvalidStatus, match="503"):
+                async with client(it):
+                    pass
 
 
 async def test_a_session_in_writing(autojump_clock: MockClock) -> None:

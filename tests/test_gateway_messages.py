@@ -191,6 +191,7 @@ def test_the_config_tells_its_form(settings: dict[str, Any], form: Form) -> None
         ({"input_audio_format": "g711_ulaw"}, "validation_error", "input_audio_format: must be"),
         ({"reasoning_effort": "huge"}, "validation_error", "reasoning.effort: must be"),
         ({"input_audio_noise_reduction": "loud"}, "validation_error", "config.noise_reduction: must be"),
+        ({"tools": [{"name": f"a{n}"} for n in range(129)]}, "validation_error", "at most 128 functions, not 129"),
         ({"tools": [{"type": "mcp"}]}, "validation_error", r"tools\[0\].type: must be"),
         ({"tools": [{"type": "function"}]}, "validation_error", r"tools\[0\]: must have function.name"),
         ({"tools": [{"name": "a b"}]}, "validation_error", r"tools\[0\]: tool 'a b': a name has"),
@@ -345,6 +346,16 @@ def test_what_a_client_may_say(message: dict[str, Any], meaning: messages.Messag
             "validation_error",
             "result: has 102404 bytes",
         ),
+        (
+            msgspec.json.encode({"type": "config"} | {f"key{number}": 1 for number in range(65)}),
+            "validation_error",
+            "an object of the protocol has at most 64 keys, not 65",
+        ),
+        (
+            msgspec.json.encode({"type": "config", "vad": {f"key{number}": 1 for number in range(65)}}),
+            "validation_error",
+            "at most 64 keys",
+        ),
         (b" " * (1024 * KB + 1), "validation_error", "a message has at most 1048576 bytes"),
     ],
 )
@@ -428,6 +439,7 @@ TOKEN = "a-token-of-sixteen"
         ("/realtime", {}, [], Gateway(), Visit()),
         ("/realtime/?agent=sales&model=m&messages=code", {}, [], Gateway(), Visit("sales", "m", Form.CODE)),
         ("/", {}, [], Gateway(), 404),
+        ("//[", {}, [], Gateway(), 400),
         ("/realtime?messages=none", {}, [], Gateway(), 400),
         ("/realtime", {"origin": "http://localhost"}, [], Gateway(), 403),
         ("/realtime", {"origin": "https://a.test"}, [], Gateway(origins=["https://a.test"]), Visit()),

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidState
@@ -194,6 +194,7 @@ async def test_texts_do_not_keep_the_clock_either(autojump_clock: trio.testing.M
     assert heard[2:] == [b"%d" % number for number in range(40)]
 
 
+@settings(deadline=None)  # byte by byte it takes 0.2 s
 @given(
     st.lists(st.integers(1, 4000), min_size=1, max_size=12), st.lists(st.integers(1, 900), min_size=1, max_size=40)
 )
@@ -285,6 +286,41 @@ async def test_a_client_that_reads_no_texts_is_lost(autojump_clock: trio.testing
     with pytest.raises(MediaLost, match="unread"):
         leg.send_audio_nowait(FRAME)
     await leg.close(FAREWELL)
+
+
+async def test_a_client_that_only_pings_is_lost_too(autojump_clock: trio.testing.MockClock) -> None:
+    leg, far = ends(await make_pair())
+    pings = (b"\x89\xfdmask" + bytes(125)) * 70
+    assert isinstance(far.stream, MemoryStream)
+    stream = far.stream
+
+    def ping_on() -> None:
+        for _ in range(400):  # 3.6 MB, each 131 bytes of which want an answer
+            stream.write_nowait(pings)
+            leg.receive_nowait()
+
+    with pytest.raises(MediaLost, match="unread"):
+        ping_on()
+    assert len(leg._unsent) < websocket_leg.MOST_UNSENT_BYTES + 65536
+    await leg.close(FAREWELL)
+
+
+async def test_many_small_frames_do_not_keep_the_clock(autojump_clock: trio.testing.MockClock) -> None:
+    leg, far = ends(await make_pair(8 << 20))
+    said = bytes(range(256)) * 40
+    await far.stream.send_all(b"".join(b"\x82\x81\0\0\0\0" + said[at : at + 1] for at in range(len(said))))
+    await far.press("5")
+    heard = bytearray()
+    turns: list[int] = []
+    while len(heard) < len(said):
+        pieces = [event.pcm for event in leg.receive_nowait() if isinstance(event, CallerAudio)]
+        heard += b"".join(pieces)
+        turns.append(sum(map(len, pieces)))
+    assert heard == said
+    assert max(turns) <= websocket_leg.TURN_FRAMES + 1024 // 7 + 1, (
+        "a frame has 7 bytes, and is looked at in pieces of 1024"
+    )
+    assert leg.receive_nowait() == [CallerDigit("5")]
 
 
 @pytest.mark.parametrize(
