@@ -199,7 +199,7 @@ def event_of(command: ClientEvent) -> dict[str, Any]:
     if command.base64:
         try:
             event = msgspec.json.decode(base64.b64decode(command.base64, validate=True))
-        except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError) as error:
             raise ConfigError(f"base64: is not the base64 of a JSON object: {error}") from error
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise ConfigError('client_event: an event is an object with a "type", like {"type": "response.create"}')

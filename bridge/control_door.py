@@ -141,7 +141,7 @@ def _wish(request: Request, route: Route, call_id: str) -> Wish | Page:
         return Wish(route.name, route.kind(), call_id)
     try:
         fields = msgspec.json.decode(request.body or b"{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return refusal(400, f"the body must be JSON: {error}")
     if not isinstance(fields, dict):
         return refusal(400, "the body must be a JSON object")

@@ -51,7 +51,7 @@ def asked(message: str | bytes) -> Asked:
     """The command of a message. Raises `MessageError`."""
     try:
         told = msgspec.json.decode(message)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"a message must be one JSON object: {error}") from error
     if not isinstance(told, dict):
         raise MessageError('a message must be one JSON object, like {"id": 1, "command": "list_calls"}')

@@ -58,7 +58,7 @@ def output_of(body: bytes, name: str, tool_call_id: str) -> str:
         return "done"
     try:
         answer = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         if text[:1] in "{[":
             raise ToolError(f"the service of {name} answered broken JSON") from error
         if text[:1] == "<":  # a login page, or some server's own

@@ -71,7 +71,7 @@ class Answer:
             return None
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WebhookRefused(f"{where} answered what is no JSON: {error}", status=self.status) from error
 
 

@@ -31,6 +31,9 @@ CLOSE_S = 2.0
 OPEN_S = 5.0
 # So many clients may wait for their handshake at the same time; `take` refuses more.
 MOST_WAITING = 64
+# websockets parses all that it is given before it looks at anything, and a client needs no token to send: 64 kB of empty
+# frames would take 80 ms of the event loop. Behind each piece others have their turn.
+_PIECE_BYTES = 2048
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 Selector = Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
@@ -113,7 +116,7 @@ class HandedOver(trio.abc.Listener["BegunStream"]):
 
 
 class BegunStream(trio.abc.HalfCloseableStream):
-    """A stream of which something has been read already, which is read again first."""
+    """A stream of which something has been read already, which is read again first; a little at a time."""
 
     def __init__(self, stream: trio.abc.Stream, begun: bytes, context: object = None) -> None:
         self.context = context
@@ -122,10 +125,10 @@ class BegunStream(trio.abc.HalfCloseableStream):
         self._begun = begun
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        size = min(max_bytes or _PIECE_BYTES, _PIECE_BYTES)
         if not self._begun:
-            return await self._stream.receive_some(max_bytes)
+            return await self._stream.receive_some(size)
         await trio.lowlevel.checkpoint()
-        size = len(self._begun) if max_bytes is None else max_bytes
         data, self._begun = self._begun[:size], self._begun[size:]
         return data
 

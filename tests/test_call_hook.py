@@ -96,6 +96,8 @@ HERE = "http://service.test/calls"
         ([Says(404)], f"{HERE} answered HTTP 404"),
         ([Says(drops=True)], f"no answer from {HERE}"),
         (answer(b"<html>"), f"{HERE} answered what is no JSON"),
+        (answer(b'"\xff"'), f"{HERE} answered what is no JSON"),
+        (answer(b"[" * 100_000), f"{HERE} answered what is no JSON"),
         (answer([1]), f"{HERE} answered the answer: must be a table"),
         (answer({"agnet": "sales"}), f"{HERE} answered agnet: unknown key"),
         (answer({"agent": "nobody"}), f"{HERE} answered agent: 'nobody' is not defined; known: default, sales"),

@@ -91,6 +91,8 @@ def test_what_can_be_asked(
         ("POST", f"/calls/{ID}/say", b'{"words":"x","text":"y"}', 400, "words"),
         ("POST", f"/calls/{ID}/say", b"text=hello", 400, "the body must be JSON"),
         ("POST", f"/calls/{ID}/say", b"\xff", 400, "the body must be JSON"),
+        ("POST", f"/calls/{ID}/say", b'"\xff"', 400, "the body must be JSON"),
+        ("POST", f"/calls/{ID}/say", b"[" * 100_000, 400, "the body must be JSON"),
         ("POST", "/calls", b"[]", 400, "the body must be a JSON object"),
         ("POST", f"/calls/{ID}/mute", b'{"who":"me"}', 400, 'who: must be "agent", "both" or "caller"'),
         ("POST", f"/calls/{ID}/press_keys", b'{"keys":""}', 400, "keys: must be"),

@@ -22,6 +22,7 @@ from bridge.control_desk import ControlDesk
 from bridge.control_messages import MOST_ANSWERS, MessageError, StreamQueue, answer, asked
 from bridge.control_stream import MOST_CLIENTS, TOKEN_S
 from bridge.http_exchange import json_page
+from bridge.websocket_server import BegunStream
 from simulators.memory import memory_stream_pair
 from simulators.model_script import Say, Script
 
@@ -218,11 +219,28 @@ async def test_a_defect_costs_its_client_and_nobody_else(
 
 @pytest.mark.parametrize(
     ("message", "says"),
-    [("no", "JSON"), ("[]", "JSON object"), ('{"id":3}', 'a "command"'), ('{"command":"x","call":1}', "UUID")],
+    [
+        ("no", "JSON"),
+        (b'{"id":"\xff"}', "JSON"),
+        ("[" * 100_000, "JSON"),
+        ("[]", "JSON object"),
+        ('{"id":3}', 'a "command"'),
+        ('{"command":"x","call":1}', "UUID"),
+    ],
 )
-def test_what_is_no_command_is_told(message: str, says: str) -> None:
+def test_what_is_no_command_is_told(message: str | bytes, says: str) -> None:
     with pytest.raises(MessageError, match=says):
         asked(message)
+
+
+async def test_a_client_is_read_a_little_at_a_time() -> None:
+    far, near = memory_stream_pair(1 << 20)
+    await far.send_all(bytes(100_000))
+    stream = BegunStream(near, bytes(50_000))
+    sizes = []
+    while sum(sizes) < 150_000:
+        sizes.append(len(await stream.receive_some()))
+    assert max(sizes) <= 2048, "websockets parses all of it before others have their turn"
 
 
 def test_an_answer_says_what_http_would_have() -> None:

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from bridge.http_exchange import MAX_BODY, MAX_HEAD, Exchange, Page, Refused, Request, json_page
+from bridge.http_exchange import MAX_BODY, MAX_HEAD, MOST_CHUNKS, Exchange, Page, Refused, Request, json_page
 from bridge.http_server import REQUEST_S, answer_one
 
 OK = Page(200, "fine\n")
@@ -80,6 +80,15 @@ def test_chunks_without_end_are_bounded() -> None:
         exchange.receive(chunk)
     assert caught.value.page.status == 413
     assert exchange.reply(caught.value.page).startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+
+
+def test_many_small_chunks_are_no_body_of_ours() -> None:
+    exchange = Exchange()
+    exchange.receive(b"POST /x HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert exchange.receive(b"1\r\na\r\n" * MOST_CHUNKS) is None
+    with pytest.raises(Refused, match="chunks: send its length") as caught:
+        exchange.receive(b"1\r\na\r\n")
+    assert caught.value.page.status == 413
 
 
 def test_an_answer_has_its_length_and_closes() -> None:

@@ -106,6 +106,7 @@ def test_answers_that_are_taken(body: bytes, output: str) -> None:
     [
         (b"\xff\xfe", "no text"),
         (b'{"a": ', "broken JSON"),
+        (b"[" * 100_000, "broken JSON"),
         (b"<!doctype html><p>Log in</p>", "a web page"),
         (envelope(**OUTPUT), "without a function_call_output"),
         (envelope(type="message", content=[]), "without a function_call_output"),
