@@ -237,7 +237,7 @@ async def test_a_client_is_read_a_little_at_a_time() -> None:
     far, near = memory_stream_pair(1 << 20)
     await far.send_all(bytes(100_000))
     stream = BegunStream(near, bytes(50_000))
-    sizes = []
+    sizes: list[int] = []
     while sum(sizes) < 150_000:
         sizes.append(len(await stream.receive_some()))
     assert max(sizes) <= 2048, "websockets parses all of it before others have their turn"
