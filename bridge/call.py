@@ -61,7 +61,7 @@ from bridge.dialogue import (
     SwapSessions,
     TransferCall,
 )
-from bridge.ending import Ending, EndReason, reason_for
+from bridge.ending import FAREWELLS, Ending, EndReason, reason_for
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import (
     END_OF_OUTCOME,
@@ -152,8 +152,37 @@ async def run_call(
     Raises nothing but cancellation, and even then the caller's channel and the leg are released first (bounded by
     `limits.farewell_s`).
     """
-    call = _Call(leg, control, agent_name, agent, services, opening)
+    try:
+        call = _Call(leg, control, agent_name, agent, services, opening)
+    except Exception as error:
+        return await _never_began(leg, control, agent_name, services, error)
     return await call.run()
+
+
+async def _never_began(
+    leg: CallerLeg, control: CallControl, agent_name: str, services: Services, error: Exception
+) -> CallRecord:
+    """Something trips over this call's own profile before there is a call: its caller goes on, and it has its record."""
+    reason, detail, code = reason_for(error)
+    _log.error("a defect of the bridge ended this call before it began", exc_info=error)
+    farewell, limit_s = FAREWELLS[reason], services.limits.farewell_s
+    record = CallRecord(
+        call_id=str(leg.call_id),
+        agent=agent_name,
+        direction="outbound" if control.places else "inbound",
+        caller=control.caller,
+        called=control.called,
+        began_unix_s=time.time(),
+    )
+    record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
+    record.error = {"code": code, "message": detail}
+    with trio.move_on_after(limit_s, shield=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(control.release, reason, detail)
+            nursery.start_soon(leg.close, farewell)
+    telemetry.call_ended(record, failure=farewell.failure)
+    await tell_of_end(services.watchers, record, limit_s)
+    return record
 
 
 class _Call:

@@ -1,12 +1,15 @@
-"""Who looks on at calls costs none."""
+"""Who looks on at calls costs none; and a defect at the beginning of a call leaves neither caller nor record behind."""
 
 from __future__ import annotations
+
+from typing import NoReturn
 
 import pytest
 import trio
 from house import house
 from trio.testing import MockClock
 
+from bridge import call
 from bridge.call_record import CallRecord
 from bridge.live_call import LiveCall
 from simulators.model_script import Call, Say, Script, tone
@@ -46,3 +49,39 @@ async def test_a_watcher_that_fails_ends_no_call_and_is_told_of_none(
     assert facts["reason"] == "agent_hung_up"
     assert "_Broken has failed, and does nothing more" in caplog.text
     assert "was cut short" not in caplog.text
+
+
+class _Keeper:
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+
+    def begins(self, call: LiveCall) -> None:
+        pass
+
+    async def ended(self, record: CallRecord) -> None:
+        self.records.append(record)
+
+
+async def test_a_defect_at_the_beginning_of_a_call_leaves_nobody_in_silence(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trip(*_: object) -> NoReturn:
+        raise ValueError("a profile of this call that nobody has thought of")
+
+    keeper = _Keeper()
+    async with house(watchers=[keeper]) as it:
+        with monkeypatch.context() as broken:
+            broken.setattr(call, "session_of", trip)
+            channel, _caller = await it.stasis_call(caller=("030123456", "Alice"))
+            await it.until(lambda: channel.id not in it.ari.channels or bool(channel.variables))
+            await trio.sleep(5)
+        assert channel.variables["BRIDGE_END_REASON"] == "internal_error"
+        (record,) = keeper.records
+        assert (record.reason, record.completion_reason) == ("internal_error", "server failure")
+        assert record.caller == "030123456 Alice"
+        assert (await it.ended())["reason"] == "internal_error"
