@@ -19,6 +19,8 @@ from bridge.usage import UsageTotals
 
 # What a model calls and nobody has declared: it may invent names without end.
 UNDECLARED = "undeclared"
+# A client of the gateway declares tools of its own, and other ones with each session. Those beyond so many are told as one.
+MOST_TOOLS = 256
 _TOKENS = "_tokens"
 _COUNTED = (
     *(name for name in UsageTotals.__struct_fields__ if name.endswith(_TOKENS)),
@@ -33,6 +35,7 @@ class CallMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tools: dict[str, frozenset[str]] = {}
+        self._named: set[str] = set()
         self._accounts: dict[str, dict[str, int]] = {}
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
@@ -77,11 +80,17 @@ class CallMetrics:
         for seconds, count in record.uplink_ms.counts():
             metrics.uplink.add(seconds, count)
         for use in record.tool_uses:
-            tool = use.name if use.name in declared else UNDECLARED
+            tool = self._label_of(use.name, declared)
             outcome = "unanswered" if use.lasted_s is None else "failed" if use.failed else "answered"
             metrics.tool_calls.labels(tool, outcome).inc()
             if use.lasted_s is not None:
                 metrics.tool_duration.labels(tool).observe(use.lasted_s)
+
+    def _label_of(self, name: str, declared: frozenset[str]) -> str:
+        if name not in declared or (name not in self._named and len(self._named) >= MOST_TOOLS):
+            return UNDECLARED
+        self._named.add(name)
+        return name
 
     def _account(self, agent: str, totals: Mapping[str, Any], counted: dict[str, int]) -> None:
         """Count what has come to the totals of a call since the last time."""

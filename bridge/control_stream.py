@@ -195,6 +195,8 @@ class ControlStream:
                     return json_page(200, {})
                 case "unsubscribe":
                     parsed(wanted.fields, Unsubscribe)
+                    if wanted.call_id and self._desk.missing(wanted.call_id):
+                        return json_page(200, {})  # nothing comes of it anyway, and nothing is to be remembered
                     client.unsubscribe(wanted.call_id, self._calls)
                     return json_page(200, {})
                 case "authenticate":

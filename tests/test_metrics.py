@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, memory_stream_pair
 
+from bridge import call_metrics
 from bridge.call_metrics import UNDECLARED, CallMetrics
 from bridge.call_record import CallRecord, ToolUse
 from bridge.health import Report, WorkerHealth, metrics
@@ -90,6 +91,20 @@ async def test_a_record_becomes_figures() -> None:
     assert value(told, "call_duration_seconds_bucket", le="60.0") == 0
     assert value(told, "call_duration_seconds_bucket", le="120.0") == 1
     assert value(told, "uplink_latency_seconds_bucket", le="0.005") == 1
+
+
+async def test_whoever_declares_tools_without_end_makes_no_labels_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_metrics, "MOST_TOOLS", 2)
+    registry = Metrics("1.2.3")
+    watcher = CallMetrics(registry)
+    for name in ("a", "b", "c", "a"):
+        watcher._tools["1"] = frozenset({name})
+        await watcher.ended(CallRecord(call_id="1", duration_s=1.0, tool_uses=[ToolUse(0.0, "t", name, "{}")]))
+    told = registry
+    assert value(told, "tool_calls_total", tool="a", outcome="unanswered") == 2
+    assert value(told, "tool_calls_total", tool=UNDECLARED, outcome="unanswered") == 1
 
 
 def test_all_frames_are_in_the_distribution_and_lost_ones_apart() -> None:
