@@ -30,6 +30,10 @@ from bridge.leg import CallerDigit, CallerTurnEnded, LegEvent
 from bridge.live_call import LiveCall
 from bridge.tools import Tool, ToolRegistry
 
+# Of one session, all texts together; each counts for some characters more than it has. It is kept for another session with
+# the model, and thirty times what a model's context holds: who writes more fills our memory.
+MOST_WRITTEN = 4_000_000
+_TEXT_OVERHEAD = 256
 # What the bridge itself deals with: the client would not know what to do about it.
 _OURS = frozenset({"conversation_already_has_active_response", "response_cancel_not_active"})
 _CODE_OF: Mapping[str, str] = {
@@ -92,6 +96,7 @@ class GatewaySession:
         self._updates: deque[bool] = deque(maxlen=256)
         self._updating = False
         self._texts: dict[str, str] = {}
+        self._written = 0
 
     # The client ------------------------------------------------------------------------------------------------------
 
@@ -118,6 +123,11 @@ class GatewaySession:
                 self._change(live, raw)
             case messages.Text(text=text):
                 self._results = 0
+                self._written += len(text) + _TEXT_OVERHEAD
+                if self._written > MOST_WRITTEN:
+                    raise GatewayError(
+                        "text_error", f"more than {MOST_WRITTEN} characters were written; connect again"
+                    )
                 live.write(text, role="user")
             case messages.CreateResponse(fields=fields) if fields or not self._results:
                 live.send({"type": "response.create"} | ({"response": fields} if fields else {}))

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from bridge import gateway
+from bridge import gateway, gateway_session
 from bridge.config import load_config
 from bridge.errors import ConfigError
 from bridge.live_call import LiveCall
@@ -452,6 +452,21 @@ async def test_the_door(
             assert it.ready is not None
             for channel in list(it.ari.channels.values()):
                 channel.hang_up()
+
+
+async def test_what_is_written_in_one_session_is_bounded(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_session, "MOST_WRITTEN", 1000)
+    async with house(Script.of(), overrides=ON) as it, client(it) as me:
+        await me.send("config")
+        await me.hears("ready")
+        for _ in range(3):
+            await me.send("text", text="a" * 200)
+        error = await me.hears("error", code="text_error")
+        assert "more than 1000 characters were written" in error["message"]
+        await trio.sleep(1)
+        assert len(me.of("error")) == 1, "the first two went through"
 
 
 async def test_strangers_take_no_place_of_clients(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
