@@ -550,7 +550,7 @@ class _Call:
                     if not self._uplink.put(payload):
                         self._model.drop(EndReason.MODEL_STALLED, "the model's connection takes nothing any more")
                 case Notice(event=event, facts=facts):
-                    self._count(event, facts)
+                    self.record.noticed(event, facts, trio.current_time() - self._began)
                     if self._recording is not None:
                         self._recording.noticed(event, facts)
                     self._live.noticed(command)
@@ -597,23 +597,6 @@ class _Call:
         with suppress(RuntimeError):  # its nursery is closed
             self._tasks.start_soon(function, *arguments)
 
-    def _count(self, event: str, facts: Mapping[str, object]) -> None:
-        record = self.record
-        match event, facts:
-            case "agent_starts", {"bridge_ms": float(bridge_ms), **rest}:
-                record.replies += 1
-                record.bridge_reply_ms.add(bridge_ms / 1000)
-                if isinstance(model_ms := rest.get("model_ms"), int):
-                    record.model_reply_ms.add(model_ms / 1000)
-                if record.greeted_after_s is None:
-                    record.greeted_after_s = round(trio.current_time() - self._began, 4)
-            case "agent_interrupted", _:
-                record.interruptions += 1
-            case "session_resumed", _:
-                record.model_reconnects += 1
-            case "turn", _:
-                record.answered(trio.current_time() - self._began, facts)
-
     def _declare_error(self, error: Exception) -> None:
         reason, detail, code = reason_for(error)
         if reason is EndReason.INTERNAL_ERROR:
@@ -632,14 +615,10 @@ class _Call:
             _log.warning("the farewell took longer than %g s and was cut short", self._limits.farewell_s)
 
     def _close_record(self) -> None:
-        ending, record = self._ending, self.record
-        record.reason = ending.reason.value if ending.reason else EndReason.INTERNAL_ERROR.value
-        record.detail = ending.detail
-        record.hangup_cause = ending.told_cause
-        record.also = [f"{reason.value}: {detail}" for reason, detail in ending.later]
-        record.completion_reason = ending.farewell.completion.value if ending.reason else ""
-        if ending.error is not None:
-            record.error = {"code": ending.error.code, "message": ending.error.message}
+        record = self.record
+        if self._ending.reason is None:
+            self._ending.declare(EndReason.INTERNAL_ERROR, "a defect while the call was being ended")
+        record.ended_by(self._ending)
         record.duration_s = round(trio.current_time() - self._began, 3)
         record.audio_heard_ms = self._playout.total_played_ms
         record.audio_to_model_ms, record.audio_dropped_ms = self._audio.sent_ms, self._audio.dropped_ms
@@ -650,4 +629,4 @@ class _Call:
             record.recording = self._recording.facts()
         record.account(self._usage.totals, self._usage.priced_as_of)
         self._live.end(record.end_event())
-        telemetry.call_ended(record, failure=bool(ending.reason) and ending.farewell.failure)
+        telemetry.call_ended(record)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.call_events import CallEnded
+from bridge.ending import Ending
 from bridge.latency import CallLatency, Latencies
 from bridge.usage import UsageTotals, usd_of
 
@@ -99,10 +100,31 @@ class CallRecord:
     left_out: int = 0
     answered_turns: list[dict[str, object]] = field(default_factory=list)
 
-    def answered(self, at_s: float, spans: Mapping[str, object]) -> None:
-        """Enter an answered turn."""
-        if len(self.answered_turns) < MOST_TURNS:
-            self.answered_turns.append({"at_s": round(at_s, 3), **spans})
+    def noticed(self, event: str, facts: Mapping[str, object], at_s: float) -> None:
+        """Count what a notice of the call tells. `at_s` counts from its beginning."""
+        match event, facts:
+            case "agent_starts", {"bridge_ms": float(bridge_ms), **rest}:
+                self.replies += 1
+                self.bridge_reply_ms.add(bridge_ms / 1000)
+                if isinstance(model_ms := rest.get("model_ms"), int):
+                    self.model_reply_ms.add(model_ms / 1000)
+                if self.greeted_after_s is None:
+                    self.greeted_after_s = round(at_s, 4)
+            case "agent_interrupted", _:
+                self.interruptions += 1
+            case "session_resumed", _:
+                self.model_reconnects += 1
+            case "turn", _ if len(self.answered_turns) < MOST_TURNS:
+                self.answered_turns.append({"at_s": round(at_s, 3), **facts})
+
+    def ended_by(self, ending: Ending) -> None:
+        """Enter why the call ended, which is decided."""
+        assert ending.reason is not None
+        self.reason, self.detail, self.hangup_cause = ending.reason.value, ending.detail, ending.told_cause
+        self.also = [f"{reason.value}: {detail}" for reason, detail in ending.later]
+        self.completion_reason = ending.farewell.completion.value
+        if ending.error is not None:
+            self.error = {"code": ending.error.code, "message": ending.error.message}
 
     def account(self, usage: UsageTotals, priced_as_of: str) -> None:
         """Enter what the call used, and what that costs."""

@@ -27,9 +27,9 @@ def notice(event: str, facts: Mapping[str, object]) -> None:
     _log.info(event, extra={"facts": facts})
 
 
-def call_ended(record: CallRecord, *, failure: bool) -> None:
+def call_ended(record: CallRecord) -> None:
     """Log the one line that says how a call ended; a warning when something failed."""
-    _log.log(logging.WARNING if failure else logging.INFO, "call_ended", extra={"facts": record.facts()})
+    _log.log(logging.WARNING if record.error else logging.INFO, "call_ended", extra={"facts": record.facts()})
 
 
 class OriginFilter(logging.Filter):

@@ -11,7 +11,7 @@ import trio
 from bridge import telemetry
 from bridge.call_record import CallRecord
 from bridge.call_watcher import tell_of_end
-from bridge.ending import FAREWELLS, EndReason
+from bridge.ending import Ending, EndReason
 from bridge.leg import CallControl
 from bridge.live_config import LiveConfig
 
@@ -25,7 +25,8 @@ async def turn_away(
     """End a call that never got as far as `run_call`; it has its record all the same."""
     with trio.move_on_after(live.config.limits.farewell_s, shield=True):
         await control.release(reason, detail)
-    farewell = FAREWELLS[reason]
+    ending = Ending()
+    ending.declare(reason, detail)
     record = CallRecord(
         call_id=str(call_id),
         agent=agent,
@@ -34,8 +35,7 @@ async def turn_away(
         called=control.called,
         began_unix_s=time.time(),
     )
-    record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
-    record.error = {"code": None, "message": detail} if farewell.failure else None
-    telemetry.call_ended(record, failure=farewell.failure)
+    record.ended_by(ending)
+    telemetry.call_ended(record)
     await tell_of_end(live.services.watchers, record, live.config.limits.farewell_s)
     return record

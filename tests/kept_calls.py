@@ -40,7 +40,7 @@ def record_of(number: int = 1, **changes: Any) -> CallRecord:
     record.tool_uses = [ToolUse(5.0, "t1", "opening_hours", '{"day": "saturday"}', "7 to 13", 0.42)]
     spans = TurnSpans(began=Stage.SPEECH_END, vad_ms=500.0, model_ms=300.0, bridge_ms=20.0, total_ms=820.0)
     record.turns.add(spans)
-    record.answered(7.5, spans.facts())
+    record.noticed("turn", at_s=7.5, facts=spans.facts())
     usage = UsageTotals(responses=2, audio_in_tokens=120, audio_cached_tokens=80, audio_out_tokens=53, priced=2)
     record.account(usage, "2026-11-01")
     record.cost_usd = 0.0312
