@@ -34,7 +34,7 @@ from bridge import call_tools, telemetry
 from bridge.agent import Agent
 from bridge.audio import MODEL_FORMAT, PcmFormat, resampler
 from bridge.call_events import Happening, UsageUpdated
-from bridge.call_record import CallRecord
+from bridge.call_record import CallRecord, record_of
 from bridge.call_recording import InThread, in_thread, recording_of
 from bridge.call_watcher import CallWatcher, tell_of_call, tell_of_end
 from bridge.config import Asterisk, Limits, Realtime, limits_of, media_format_name, realtime_of
@@ -61,7 +61,7 @@ from bridge.dialogue import (
     SwapSessions,
     TransferCall,
 )
-from bridge.ending import FAREWELLS, Ending, EndReason, reason_for
+from bridge.ending import Ending, EndReason, reason_for
 from bridge.errors import ControlError, ControlRefused, ControlUnavailable, MediaLost
 from bridge.leg import (
     END_OF_OUTCOME,
@@ -165,22 +165,15 @@ async def _never_began(
     """Something trips over this call's own profile before there is a call: its caller goes on, and it has its record."""
     reason, detail, code = reason_for(error)
     _log.error("a defect of the bridge ended this call before it began", exc_info=error)
-    farewell, limit_s = FAREWELLS[reason], services.limits.farewell_s
-    record = CallRecord(
-        call_id=str(leg.call_id),
-        agent=agent_name,
-        direction="outbound" if control.places else "inbound",
-        caller=control.caller,
-        called=control.called,
-        began_unix_s=time.time(),
-    )
-    record.reason, record.detail, record.completion_reason = reason.value, detail, farewell.completion.value
-    record.error = {"code": code, "message": detail}
+    ending, limit_s = Ending(), services.limits.farewell_s
+    ending.declare(reason, detail, code=code)
+    record = record_of(leg.call_id, agent_name, control, time.time())
+    record.ended_by(ending)
     with trio.move_on_after(limit_s, shield=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.release, reason, detail)
-            nursery.start_soon(leg.close, farewell)
-    telemetry.call_ended(record, failure=farewell.failure)
+            nursery.start_soon(leg.close, ending.farewell)
+    telemetry.call_ended(record)
     await tell_of_end(services.watchers, record, limit_s)
     return record
 
@@ -211,15 +204,8 @@ class _Call:
         self._scope = trio.CancelScope()
         self._ending = Ending(self._scope.cancel)
         self._began = trio.current_time()
-        self.record = CallRecord(
-            call_id=str(leg.call_id),
-            agent=agent_name,
-            direction="outbound" if control.places else "inbound",
-            caller=control.caller,
-            called=control.called,
-            began_unix_s=time.time(),
-            media_format=media_format_name(self._format.rate_hz),
-        )
+        self.record = record_of(leg.call_id, agent_name, control, time.time())
+        self.record.media_format = media_format_name(self._format.rate_hz)
         self._tools = services.tools_for(agent_name, agent)
         own = [*call_tools.tools_of(agent), *self._tools.declarations()]
         self._usage = Usage(services.prices, priced_as=services.realtime.priced_as)

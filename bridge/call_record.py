@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
 
 from bridge.call_events import CallEnded
 from bridge.ending import Ending
 from bridge.latency import CallLatency, Latencies
+from bridge.leg import CallControl
 from bridge.usage import UsageTotals, usd_of
 
 # What people said is not for the log.
@@ -154,3 +156,15 @@ class CallRecord:
                 case _:
                     facts[name] = value
         return facts
+
+
+def record_of(call_id: UUID, agent_name: str, control: CallControl, began_unix_s: float) -> CallRecord:
+    """The record of a call that begins now, whether or not it gets any further."""
+    return CallRecord(
+        call_id=str(call_id),
+        agent=agent_name,
+        direction="outbound" if control.places else "inbound",
+        caller=control.caller,
+        called=control.called,
+        began_unix_s=began_unix_s,
+    )

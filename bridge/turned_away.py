@@ -9,7 +9,7 @@ from uuid import UUID
 import trio
 
 from bridge import telemetry
-from bridge.call_record import CallRecord
+from bridge.call_record import CallRecord, record_of
 from bridge.call_watcher import tell_of_end
 from bridge.ending import Ending, EndReason
 from bridge.leg import CallControl
@@ -27,14 +27,7 @@ async def turn_away(
         await control.release(reason, detail)
     ending = Ending()
     ending.declare(reason, detail)
-    record = CallRecord(
-        call_id=str(call_id),
-        agent=agent,
-        direction="outbound" if control.places else "inbound",
-        caller=control.caller,
-        called=control.called,
-        began_unix_s=time.time(),
-    )
+    record = record_of(call_id, agent, control, time.time())
     record.ended_by(ending)
     telemetry.call_ended(record)
     await tell_of_end(live.services.watchers, record, live.config.limits.farewell_s)
