@@ -19,7 +19,7 @@ import msgspec
 
 from bridge.agent import Agent
 from bridge.errors import ConfigError, GatewayError
-from bridge.gateway_messages import Form
+from bridge.gateway_messages import MOST_TOKENS, Form
 from bridge.profile import agent_with
 from bridge.session import checked, session_of
 from bridge.validation import converted
@@ -37,7 +37,6 @@ _TURN_TYPES: Mapping[str, str] = {
     "none": "manual",
     "manual": "manual",
 }
-_MOST_TOKENS = 4096
 # What OpenAI takes. A megabyte of small ones took 440 ms to be checked.
 MOST_TOOLS = 128
 
@@ -197,8 +196,8 @@ def _tokens(value: int | str) -> int:
     """As a profile says it: 0 for no limit."""
     if value in ("inf", -1):
         return 0
-    if isinstance(value, str) or not 1 <= value <= _MOST_TOKENS:
-        raise _invalid("max_response_tokens", f'must be 1 to {_MOST_TOKENS}, or "inf" (-1) for no limit')
+    if isinstance(value, str) or not 1 <= value <= MOST_TOKENS:
+        raise _invalid("max_response_tokens", f'must be 1 to {MOST_TOKENS}, or "inf" (-1) for no limit')
     return value
 
 

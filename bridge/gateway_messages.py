@@ -27,6 +27,8 @@ from bridge.keys import is_key
 MOST_INSTRUCTIONS_BYTES = 100 * 1024
 MOST_TEXT_BYTES = 50 * 1024
 MOST_RESULT_BYTES = 100 * 1024
+# Of one answer.
+MOST_TOKENS = 4096
 # A config with its tools; what is longer would hold up the clock of all calls to be parsed.
 MOST_MESSAGE_BYTES = 1024 * 1024
 # All that there are, twice over. A megabyte of keys took 230 ms to be looked at.
@@ -232,18 +234,38 @@ def _response_fields(response: object) -> Mapping[str, Any]:
     fields: dict[str, Any] = {}
     for key, (kind, name) in _OVERRIDES.items():
         if (value := raw.pop(key, None)) is not None:
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or isinstance(value, bool):
                 raise GatewayError("parse_error", f"response.{key}: has the wrong type")
-            fields[name] = value
-    if isinstance(voice := raw.pop("voice", None), str):
+            if wrong := _wrong(key, value):
+                raise GatewayError("validation_error", f"response.{key}: {wrong}")
+            fields[name] = "inf" if key == "max_output_tokens" and value == -1 else value
+    voice, out_of_band = raw.pop("voice", None), raw.pop("out_of_band", None)
+    for key, value, kind in (("voice", voice, str), ("out_of_band", out_of_band, bool)):
+        if not isinstance(value, kind | None):
+            raise GatewayError("parse_error", f"response.{key}: has the wrong type")
+    if voice:
         fields["audio"] = {"output": {"voice": voice}}
-    if raw.pop("out_of_band", False) is True:
+    if out_of_band:
         fields["conversation"] = "none"
-    if fields.get("output_modalities") in (["text", "audio"], ["audio", "text"]):
-        fields["output_modalities"] = ["audio"]
+    if words := fields.get("output_modalities"):
+        fields["output_modalities"] = ["audio"] if "audio" in words else ["text"]
     if raw:
         raise GatewayError("validation_error", f"response.{next(iter(raw))}: is unknown")
     return fields
+
+
+def _wrong(key: str, value: Any) -> str:
+    """What the model's server would refuse; empty: nothing."""
+    match key:
+        case "max_output_tokens" if value not in ("inf", -1) and not (
+            isinstance(value, int) and 1 <= value <= MOST_TOKENS
+        ):
+            return f'must be 1 to {MOST_TOKENS}, or "inf" (-1) for no limit'
+        case "modalities" if not value or any(word not in ("text", "audio") for word in value):
+            return 'must be ["audio"], ["text"] or both'
+        case "metadata" if len(value) > 16 or not all(isinstance(it, str) for it in value.values()):
+            return "must be at most 16 keys with texts"
+    return ""
 
 
 # What we say ----------------------------------------------------------------------------------------------------------

@@ -330,6 +330,22 @@ def test_what_a_client_may_say(message: dict[str, Any], meaning: messages.Messag
         (b'{"type":"create_response","response":[]}', "parse_error", "response: must be an object"),
         (b'{"type":"create_response","response":{"instructions":1}}', "parse_error", "response.instructions"),
         (b'{"type":"create_response","response":{"colour":1}}', "validation_error", "response.colour: is unknown"),
+        *(
+            (
+                msgspec.json.encode({"type": "create_response", "response": {key: value}}),
+                code,
+                f"response.{key}: {words}",
+            )
+            for key, value, code, words in (
+                ("max_output_tokens", "many", "validation_error", "must be 1 to 4096"),
+                ("max_output_tokens", 0, "validation_error", "must be 1 to 4096"),
+                ("max_output_tokens", True, "parse_error", "has the wrong type"),
+                ("modalities", [None], "validation_error", "must be .*audio"),
+                ("voice", 7, "parse_error", "has the wrong type"),
+                ("out_of_band", "yes", "parse_error", "has the wrong type"),
+                ("metadata", {"a": 7}, "validation_error", "must be at most 16 keys"),
+            )
+        ),
         (b'{"type":"dtmf","digit":"12"}', "validation_error", "digit: must be one key"),
         (
             msgspec.json.encode({"type": "text", "text": "\u00e4" * 26 * KB}),
