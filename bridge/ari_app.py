@@ -309,7 +309,7 @@ class AriApp:
             if control.channel_id not in present:
                 # A caller may be listed only just after its StasisStart: ask once more, for this one.
                 await control.is_there()
-            await control.settle_rest()
+            await control.owed.settle_rest()
         for outgoing in list(self._outgoing.values()):
             await outgoing.resync()
         for joined in list(self._joined):

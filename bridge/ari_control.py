@@ -18,9 +18,9 @@ Measured on 22.10.1 and relied on:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import trio
@@ -28,6 +28,7 @@ import trio
 from bridge import ari_checks, ari_recording, ari_refer
 from bridge.ari_client import Channel, Message, attempt, together
 from bridge.ari_joined import Joined
+from bridge.ari_owed import Owed
 from bridge.ari_target import DialledTarget
 from bridge.destinations import DESTINATION, Destination
 from bridge.ending import FAREWELLS, ChannelAction, EndReason
@@ -46,16 +47,14 @@ BRIDGE_PREFIX, MEDIA_PREFIX = "realtime-bridge-", "realtime-media-"
 CALL_PREFIX = "realtime-call-"
 # Events of one call that nobody has read. Full: a digit is dropped; a hang-up takes the place of the oldest digit.
 _EVENTS_SIZE = 32
-# How often what the caller hears is put right, where Asterisk did not answer.
-_TRY_AGAIN_S = 1.0
 
 
 class ChannelControl:
     """One caller's channel in our Stasis app; a `bridge.leg.CallControl`. Made by `AriApp`.
 
     `called` is the dialplan extension, `arguments` those of `Stasis(app,...)`, `name` the channel's name in Asterisk's
-    logs, `media_format` what suits this Asterisk. First `prepare_media`, then `answer`; `release` at the end in any
-    case, also when nothing else was called.
+    logs, `media_format` what suits this Asterisk, `owed` what the caller is to hear in any case. First `prepare_media`, then
+    `answer`; `release` at the end in any case, also when nothing else was called.
     """
 
     has_channel = True
@@ -85,12 +84,10 @@ class ChannelControl:
         """Set when the caller has hung up or left our app."""
         self._way_back: trio.Event | None = None
         self._returned_with: list[str] | None = None
-        self._way_on: dict[
-            str, str
-        ] = {}  # after an excursion Asterisk does not know any more where the caller came from
+        # After an excursion Asterisk does not know any more where the caller came from.
+        self._way_on: dict[str, str] = {}
         self._next_priority = channel.dialplan.priority + 1
-        self._owed: list[Callable[[], Awaitable[Any]]] = []
-        self._settling = False
+        self.owed = Owed(app, lambda: self.gone or self._farewell is not None)
         self._farewell: tuple[ChannelAction, str, str, int] | None = None
         self._send, self._receive = trio.open_memory_channel[ControlEvent](_EVENTS_SIZE)
 
@@ -300,35 +297,9 @@ class ChannelControl:
 
     async def _join_again(self) -> None:
         if bridge_id := self.bridge_id:
-            await self.settle(
+            await self.owed.settle(
                 lambda: self._app.request("POST", f"bridges/{bridge_id}/addChannel", channel=self.channel_id)
             )
-
-    async def settle(self, step: Callable[[], Awaitable[Any]]) -> None:
-        """Do this, without which the caller would hear the wrong thing or nothing; if Asterisk does not answer, or this is
-        cut short by cancellation, as soon as it can be done. Never raises."""
-        self._owed.append(step)
-        try:
-            if await attempt(step()) and step in self._owed:
-                self._owed.remove(step)
-        finally:
-            if self._owed and not self._settling:
-                self._settling = True
-                self._app.soon(self._settle_later)
-
-    async def _settle_later(self) -> None:
-        while self._owed and not self.gone and self._farewell is None:
-            await trio.sleep(_TRY_AGAIN_S)
-            if self._app.connected:
-                await self.settle_rest()
-        self._settling = False
-
-    async def settle_rest(self) -> None:
-        """Do what is still to be done of `settle`; nothing is, where the caller or the call is gone."""
-        owed, self._owed = self._owed, []
-        if not self.gone and self._farewell is None:
-            for step in owed:
-                await self.settle(step)
 
     @contextmanager
     def expected_to_go(self) -> Iterator[None]:

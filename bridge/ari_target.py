@@ -97,8 +97,8 @@ class DialledTarget:
         if self._consulting:
             self._consulting = False
             if not control.gone:
-                steps.append(control.settle(lambda: request("POST", back, channel=media_id)))
-            steps.append(control.settle(lambda: request("DELETE", f"bridges/{self._consult_id}")))
+                steps.append(control.owed.settle(lambda: request("POST", back, channel=media_id)))
+            steps.append(control.owed.settle(lambda: request("DELETE", f"bridges/{self._consult_id}")))
         await together(*steps)  # in any order, and whoever waits for us waits but once
 
     async def _start_music(self, music: str) -> None:
@@ -108,4 +108,4 @@ class DialledTarget:
     async def _stop_music(self) -> None:
         if self._music and not self._control.gone:
             self._music = False
-            await self._control.settle(self._control.stop_music)
+            await self._control.owed.settle(self._control.stop_music)

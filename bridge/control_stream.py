@@ -2,12 +2,11 @@
 
 Each client has a bounded queue (`control_messages.StreamQueue`) which calls fill without waiting, a task that writes, and
 one that reads and has commands carried out by the `ControlDesk`, one after another. No client can stop a call or another
-client. `max_clients` at a time; more are refused with 503.
+client. `MOST_CLIENTS` at a time; more are refused with 503.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,8 +30,6 @@ from bridge.http_server import TakeOver
 from bridge.live_call import LiveCall
 from bridge.session_streams import filter_of
 from bridge.websocket_server import HandedOver, serve_websockets
-
-_log = logging.getLogger("bridge.control")
 
 MOST_CLIENTS = 32
 # Who has not shown the token yet takes no place of those who have.
