@@ -53,8 +53,8 @@ class ChannelControl:
     """One caller's channel in our Stasis app; a `bridge.leg.CallControl`. Made by `AriApp`.
 
     `called` is the dialplan extension, `arguments` those of `Stasis(app,...)`, `name` the channel's name in Asterisk's
-    logs, `media_format` what suits this Asterisk, `owed` what the caller is to hear in any case. First `prepare_media`, then
-    `answer`; `release` at the end in any case, also when nothing else was called.
+    logs, `media_format` what suits this Asterisk, `owed` what the caller is to hear in any case. First `prepare_media`,
+    then `answer`; `release` at the end in any case, also when nothing else was called.
     """
 
     has_channel = True
