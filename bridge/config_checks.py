@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from bridge import gateway_settings, hooks, records, routes
 from bridge.agent import problems
 from bridge.errors import ConfigError
+from bridge.gateway_settings import ADDRESS
+from bridge.model_choice import names_model
 from bridge.own_limits import MAY_BE_ZERO
 from bridge.session import check_agent
 from bridge.settings import Config, Limits, limits_of
@@ -39,7 +40,7 @@ def check(config: Config) -> None:
     require(bool(config.realtime.auth_query), "realtime.auth_query", "must name a query parameter, like api_key")
     require(config.asterisk.url.startswith(("ws://", "wss://")), "asterisk.url", "must be like ws://127.0.0.1:8088")
     require(
-        bool(_ADDRESS.fullmatch(config.asterisk.media_address)),
+        bool(ADDRESS.fullmatch(config.asterisk.media_address)),
         "asterisk.media_address",
         "must be HOST:PORT, our listener as Asterisk reaches it",
     )
@@ -77,7 +78,7 @@ def check(config: Config) -> None:
         if own:
             _check_limits(limits, partial(_place_of_limit, own, at), require)
         require(
-            not (agent.model and _names_model(config.realtime.url)),
+            not (agent.model and names_model(config.realtime.url)),
             f"{at}.model",
             "has no effect while realtime.url names a model itself; take it out there",
         )
@@ -111,12 +112,6 @@ def _check_limits(limits: Limits, place: Callable[[str], str], require: Callable
     )
 
 
-def _names_model(url: str) -> bool:
-    return bool({"model", "deployment"} & parse_qs(urlsplit(url).query).keys())
-
-
-# A host, and what can be a port.
-_ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{16,}", re.ASCII)
 # More than any machine has cores for one process each, and than the ports between the defaults of the two listeners.
 _MOST_WORKERS = 100
@@ -148,7 +143,7 @@ def _check_workers(config: Config, require: Callable[[bool, str, str], None]) ->
         if not address:
             continue
         require(
-            bool(_ADDRESS.fullmatch(address)), place, 'must be HOST:PORT, an address of this machine, or "" for none'
+            bool(ADDRESS.fullmatch(address)), place, 'must be HOST:PORT, an address of this machine, or "" for none'
         )
         port = int(address.rpartition(":")[2])
         require(port + highest - 1 <= 65535, place, f"worker {highest} would be beyond 65535")

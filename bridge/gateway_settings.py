@@ -8,7 +8,8 @@ from collections.abc import Container, Iterator
 
 import msgspec
 
-_ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
+ADDRESS = re.compile(r".+:\d{1,5}", re.ASCII)
+"""HOST:PORT: a host, and what can be a port."""
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +36,7 @@ def problems(gateway: Gateway, agents: Container[str]) -> Iterator[tuple[str, st
     for index, origin in enumerate(gateway.origins):
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             yield f"gateway.origins[{index}]", 'must be like "https://HOST" as browsers send it, or "*" for any page'
-    if not _ADDRESS.fullmatch(gateway.address):
+    if not ADDRESS.fullmatch(gateway.address):
         yield "gateway.address", "must be HOST:PORT, an address of this machine; enabled = false closes the door"
     host = gateway.address.rpartition(":")[0].strip("[]")
     if gateway.enabled and not gateway.token and not is_loopback(host):

@@ -42,18 +42,22 @@ def realtime_of(choice: ModelChoice, configured: Realtime) -> Realtime:
     key = choice.api_key or (configured.api_key if same else "")
     if not key and not same:
         raise ConfigError("model.api_key: is missing; the key of the settings is for their own host only")
-    named = {"model", "deployment"} & parse_qs(urlsplit(url).query).keys()
     azure = f".{urlsplit(url).hostname}".endswith(".azure.com")
     return msgspec.structs.replace(
         configured,
         url=url,
-        model="" if named else configured.model,
+        model="" if names_model(url) else configured.model,
         api_key=key,
         auth=choice.auth if key else "auto",
         auth_query="api-key" if azure else configured.auth_query,
         headers=configured.headers if same else {},
         query=configured.query if same else {},
     )
+
+
+def names_model(url: str) -> bool:
+    """Whether the URL itself says which model."""
+    return bool({"model", "deployment"} & parse_qs(urlsplit(url).query).keys())
 
 
 def _place(url: str) -> tuple[bool, str]:
