@@ -197,7 +197,10 @@ class HookDelivery:
                 # One message that a library trips over must not end all others, or the calls.
                 _log.exception("hooks: a defect of the bridge; this message is tried again later")
                 outcome = _Failed(unreachable=False)
-            await self._settle(message, outcome)
+            try:
+                await self._settle(message, outcome)
+            except Exception:
+                _log.exception("hooks: a defect of the bridge; this message waits for the next process")
         finally:
             self._under_way -= 1
             self._changed.set()

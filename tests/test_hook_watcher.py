@@ -325,6 +325,24 @@ async def test_what_is_refused_holds_up_its_own_call_only_and_is_tried_again(
         )
 
 
+async def test_a_defect_about_one_message_holds_up_no_other_call(
+    tmp_path: Path, peer: Peer, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def trip(*_: object) -> None:
+        raise KeyError("a message that was never there")
+
+    async with processes(tmp_path, peer) as start:
+        bridge = await start()
+        with monkeypatch.context() as broken:
+            broken.setattr(bridge.watcher._delivery, "_settle", trip)
+            await bridge.ends(bridge.begins("bad"))
+            await trio.sleep(1)
+        await bridge.ends(bridge.begins("good"))
+        await trio.sleep(1)
+        assert told(peer, "good") == ["END"]
+        assert bridge.counts == (1, 1, 0, 0)
+
+
 async def test_gone_for_good_is_given_up_at_once(
     tmp_path: Path, peer: Peer, autojump_clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
