@@ -81,8 +81,9 @@ class RecordDatabase:
         )
 
     def _sqlite(self) -> sql.Engine:
+        # No pool: whoever is still at work in a thread when the database is closed would give an open file back to nobody.
         engine = sql.create_engine(
-            self.url, connect_args={"timeout": self._patience_s}, pool_size=4, max_overflow=4, hide_parameters=True
+            self.url, connect_args={"timeout": self._patience_s}, poolclass=sql.NullPool, hide_parameters=True
         )
 
         @event.listens_for(engine, "connect")

@@ -180,6 +180,18 @@ class RecordKeeper:
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Open the database, and keep it in order. Raises `ConfigError` before it has started."""
         try:
+            await self._begin()
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._catch_up)
+                nursery.start_soon(self._prune_daily)
+        finally:
+            with trio.move_on_after(_CLOSE_S, shield=True):
+                await self._run(self._database.close)
+            self._spool.close()
+
+    async def _begin(self) -> None:
+        try:
             left = await self._run(self._open_spool)
         except SpoolError as error:
             raise ConfigError(
@@ -198,15 +210,6 @@ class RecordKeeper:
         self._count_waiting()
         if left:
             _log.info("records of a process before this one wait on disk", extra={"facts": {"records": len(left)}})
-        task_status.started()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._catch_up)
-                nursery.start_soon(self._prune_daily)
-        finally:
-            with trio.move_on_after(_CLOSE_S, shield=True):
-                await self._run(self._database.close)
-            self._spool.close()
 
     def _open_spool(self) -> list[Kept]:
         # Before anybody makes it for all to read.

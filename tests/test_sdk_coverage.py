@@ -24,9 +24,12 @@ from bridge.config import Limits
 from bridge.conversation import Conversation
 from bridge.destinations import Destination
 from bridge.dialogue import Command, SendEvent
+from bridge.gateway_messages import Form
+from bridge.gateway_session import GatewaySession
 from bridge.history import ToolUse, message_item, output_item
 from bridge.live_call import LiveCall
 from bridge.playout import PlayoutQueue
+from bridge.tools import ToolRegistry
 from simulators.model_script import Call, Fail, Incomplete, McpCall, Part, Say, Script, tone
 from simulators.realtime_faults import DropPoint
 from simulators.realtime_server import REFUSALS
@@ -68,6 +71,28 @@ def from_application(*acts: Callable[[LiveCall], None]) -> list[bytes]:
     return sent
 
 
+def from_client(*texts: str) -> list[bytes]:
+    """What the model is sent when a websocket client of the gateway sends these messages."""
+
+    def act(call: LiveCall) -> None:
+        session = GatewaySession(
+            lambda message: None,
+            form=Form.DOCUMENTED,
+            agent=AGENT,
+            tools=ToolRegistry(),
+            own=(),
+            model="m",
+            models=(),
+            any_voice=False,
+        )
+        session.begins(call)
+        session.ready(0)
+        for text in texts:
+            session.heard(text.encode())
+
+    return from_application(act)
+
+
 # "module.function": what it builds, in every shape that it has. A function that only passes on what another one builds
 # needs no case.
 BUILT: Mapping[str, Callable[[], list[bytes]]] = {
@@ -96,6 +121,12 @@ BUILT: Mapping[str, Callable[[], list[bytes]]] = {
     "live_call.update_session": lambda: from_application(
         lambda call: call.update_session({"audio": {"output": {"speed": 1.2}}}),
         lambda call: call.update_session({"max_response_output_tokens": 400, "tools": []}),
+    ),
+    "gateway_session._obey": lambda: from_client(
+        '{"type": "create_response"}',
+        '{"type": "create_response", "response": {"instructions": "Greet."}}',
+        '{"type": "cancel_response"}',
+        '{"type": "clear_audio"}',
     ),
     "realtime.commit_audio": lambda: [realtime.commit_audio()],
     "realtime.clear_audio": lambda: [realtime.clear_audio()],
