@@ -213,7 +213,11 @@ class LiveConfig:
         _log.info("changed settings serve calls from now on", extra={"facts": facts})
         for watcher in services.watchers:
             if isinstance(watcher, Follows):
-                watcher.settings_changed(config)
+                try:
+                    watcher.settings_changed(config)
+                except Exception:
+                    name = type(watcher).__name__
+                    _log.exception("a defect of the bridge: %s goes on by the settings before these", name)
         if tells(config) and not self._tells:
             _log.warning("agents: hooks are new here, and nobody delivers them before a restart")
 

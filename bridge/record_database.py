@@ -164,7 +164,7 @@ class RecordDatabase:
             with self.told(), self._alone() as connection:
                 found = self._revision(connection)
                 if found != REVISION:
-                    _migrate(connection)
+                    self._migrate(connection, found)
                     _log.info("tables of records made" if found is None else "tables of records brought up to date")
         except RecordsAway:
             self._engine.dispose()  # else the next try would look at the same open file, whatever stands there then
@@ -185,12 +185,31 @@ class RecordDatabase:
         """Give up all connections. Idempotent."""
         self._engine.dispose()
 
+    def _migrate(self, connection: sql.Connection, found: str | None) -> None:
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # we tell it in our words
+        # 0.15 s to import, and needed at the first start and after an update only.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+        from alembic.util.exc import CommandError  # noqa: PLC0415
+
+        settings = Config()
+        settings.set_main_option("script_location", str(resources.files("bridge") / "migrations"))
+        settings.attributes["connection"] = connection
+        try:
+            command.upgrade(settings, "head")
+        except CommandError as error:
+            raise ConfigError(
+                f"records.url: {self.name} has a table alembic_version of another program ({found}): give the bridge a "
+                "database of its own",
+                place="records.url",
+            ) from error
+
     def _revision(self, connection: sql.Connection) -> str | None:
         """The newest migration that the tables have seen; None: there are none of ours. Raises `ConfigError`."""
         if not sql.inspect(connection).has_table("alembic_version"):
             return None
         found = connection.execute(sql.text("SELECT version_num FROM alembic_version")).scalar()
-        if found is not None and str(found) > REVISION:
+        if found is not None and str(found).isdecimal() and str(found) > REVISION:
             raise ConfigError(
                 f"records.url: the tables in {self.name} are of a newer bridge ({found}; this one knows up to {REVISION}): "
                 "install that version again, or give another database",
@@ -255,15 +274,3 @@ def _identity(path: str | None) -> tuple[int, int] | None:
     except FileNotFoundError:
         return 0, 0
     return found.st_dev, found.st_ino
-
-
-def _migrate(connection: sql.Connection) -> None:
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # we tell it in our words
-    # 0.15 s to import, and needed at the first start and after an update only.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-
-    settings = Config()
-    settings.set_main_option("script_location", str(resources.files("bridge") / "migrations"))
-    settings.attributes["connection"] = connection
-    command.upgrade(settings, "head")

@@ -270,6 +270,16 @@ def test_a_database_of_a_newer_bridge_is_refused(url: str) -> None:
     database.close()
 
 
+def test_a_database_of_another_program_is_refused(url: str) -> None:
+    database = RecordDatabase(url_of(url, ""), patience_s=5)
+    database.open()
+    with database.transaction() as connection:
+        connection.execute(sql.text("UPDATE alembic_version SET version_num = '0a1b2c'"))
+    with pytest.raises(ConfigError, match=r"of another program \(0a1b2c\): give the bridge a database of its own"):
+        database.open()
+    database.close()
+
+
 def test_what_the_database_refuses_is_refused_whole_and_tells_no_secret(store: RecordStore) -> None:
     broken = kept_of(1)
     broken.turns[1]["role"] = None
