@@ -85,7 +85,7 @@ def test_the_settings_on_the_page_exist() -> None:
 
 def test_every_line_of_the_log_is_on_the_page() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bridge").glob("*.py"))
-    told = set(re.findall(r'[nN]otice\(\s*"(\w+)"', code)) | {"call_ended"}
+    told = set(re.findall(r'(?:[nN]otice\(\s*|_connect_ordered, )"(\w+)"', code)) | {"call_ended"}
     words = PAGE[PAGE.index("## The words of the log") :]
     named = set(re.findall(r"`([a-z]+_[a-z_]+|turn)`", words))
     assert told == named
