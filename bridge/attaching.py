@@ -28,7 +28,7 @@ from bridge.health import CallCounts
 from bridge.http_exchange import Page, json_page
 from bridge.live_call import LiveCall
 from bridge.live_config import LiveConfig
-from bridge.model_choice import ModelChoice, realtime_of
+from bridge.model_choice import ModelChoice, realtime_at
 from bridge.opening import Opening
 from bridge.outbound import AttachOrder, check_facts
 from bridge.switchboard import Expectation, Switchboard
@@ -148,7 +148,7 @@ def chosen_model(config: Config, choice: ModelChoice | None) -> Realtime | None:
         return None
     if not config.server.control_may_choose_model:
         raise ConfigError("model: can not be chosen: server.control_may_choose_model is false")
-    realtime = realtime_of(choice, config.realtime)
+    realtime = realtime_at(choice, config.realtime)
     try:
         endpoint_of(realtime)
     except ConfigError as error:

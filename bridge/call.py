@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from uuid import UUID
 
 import trio
 
@@ -155,24 +156,36 @@ async def run_call(
     try:
         call = _Call(leg, control, agent_name, agent, services, opening)
     except Exception as error:
-        return await _never_began(leg, control, agent_name, services, error)
+        # Something trips over this call's own profile.
+        _log.error("a defect of the bridge ended this call before it began", exc_info=error)
+        reason, detail, code = reason_for(error)
+        return await never_began(services, leg.call_id, agent_name, control, reason, detail, code=code, leg=leg)
     return await call.run()
 
 
-async def _never_began(
-    leg: CallerLeg, control: CallControl, agent_name: str, services: Services, error: Exception
+async def never_began(
+    services: Services,
+    call_id: UUID,
+    agent_name: str,
+    control: CallControl,
+    reason: EndReason,
+    detail: str,
+    *,
+    code: str | None = None,
+    leg: CallerLeg | None = None,
 ) -> CallRecord:
-    """Something trips over this call's own profile before there is a call: its caller goes on, and it has its record."""
-    reason, detail, code = reason_for(error)
-    _log.error("a defect of the bridge ended this call before it began", exc_info=error)
+    """End a call that there is no `run_call` for: its caller goes on, its media (`leg`), if there is some, is closed, and
+    its record, which it has all the same, is returned. Shielded; bounded by `limits.farewell_s`, twice.
+    """
     ending, limit_s = Ending(), services.limits.farewell_s
     ending.declare(reason, detail, code=code)
-    record = record_of(leg.call_id, agent_name, control, time.time())
+    record = record_of(call_id, agent_name, control, time.time())
     record.ended_by(ending)
     with trio.move_on_after(limit_s, shield=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.release, reason, detail)
-            nursery.start_soon(leg.close, ending.farewell)
+            if leg is not None:
+                nursery.start_soon(leg.close, ending.farewell)
     telemetry.call_ended(record)
     await tell_of_end(services.watchers, record, limit_s)
     return record

@@ -32,7 +32,7 @@ class ModelChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return f"ModelChoice(host={self.host!r})"
 
 
-def realtime_of(choice: ModelChoice, configured: Realtime) -> Realtime:
+def realtime_at(choice: ModelChoice, configured: Realtime) -> Realtime:
     """The settings of this endpoint; the configured model where the path names none. Raises `ConfigError`."""
     scheme, slashes, host = choice.host.rpartition("://")
     if (slashes and scheme not in ("ws", "wss")) or not host or any(it in host for it in "/?#@ "):

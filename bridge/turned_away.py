@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-import trio
-
-from bridge import telemetry
-from bridge.call_record import CallRecord, record_of
-from bridge.call_watcher import tell_of_end
-from bridge.ending import Ending, EndReason
+from bridge.call import never_began
+from bridge.call_record import CallRecord
+from bridge.ending import EndReason
 from bridge.leg import CallControl
 from bridge.live_config import LiveConfig
 
@@ -22,13 +18,5 @@ TurnAway = Callable[[UUID, str, CallControl, EndReason, str], Awaitable[CallReco
 async def turn_away(
     live: LiveConfig, call_id: UUID, agent: str, control: CallControl, reason: EndReason, detail: str
 ) -> CallRecord:
-    """End a call that never got as far as `run_call`; it has its record all the same."""
-    with trio.move_on_after(live.config.limits.farewell_s, shield=True):
-        await control.release(reason, detail)
-    ending = Ending()
-    ending.declare(reason, detail)
-    record = record_of(call_id, agent, control, time.time())
-    record.ended_by(ending)
-    telemetry.call_ended(record)
-    await tell_of_end(live.services.watchers, record, live.config.limits.farewell_s)
-    return record
+    """End a call that never got as far as `run_call`, by the settings in force; it has its record all the same."""
+    return await never_began(live.services, call_id, agent, control, reason, detail)

@@ -14,7 +14,7 @@ from bridge.agent import Agent
 from bridge.call_settings import agent_of_call
 from bridge.config import Realtime
 from bridge.errors import ConfigError
-from bridge.model_choice import ModelChoice, realtime_of
+from bridge.model_choice import ModelChoice, realtime_at
 from simulators.ari_channels import Place
 from simulators.model_script import Say, Script
 
@@ -165,7 +165,7 @@ CONFIGURED = Realtime(url="wss://own.test/v1/realtime", model="own", api_key="se
     ],
 )
 def test_a_chosen_endpoint(choice: ModelChoice, expected: dict[str, object]) -> None:
-    found = msgspec.structs.asdict(realtime_of(choice, CONFIGURED))
+    found = msgspec.structs.asdict(realtime_at(choice, CONFIGURED))
     assert {key: found[key] for key in expected} == expected
 
 
@@ -180,7 +180,7 @@ def test_a_chosen_endpoint(choice: ModelChoice, expected: dict[str, object]) -> 
 )
 def test_a_choice_that_would_give_a_secret_away_or_is_none(choice: ModelChoice, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        realtime_of(choice, CONFIGURED)
+        realtime_at(choice, CONFIGURED)
     assert "k" not in repr(ModelChoice(host="h", api_key="k"))[16:]
 
 
